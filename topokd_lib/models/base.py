@@ -1,0 +1,98 @@
+"""What every network of the library offers: logits like any other model, and features by name."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from topokd_lib.errors import require_feature
+from topokd_lib.outputs import ModelOutput
+
+__all__ = ["FeatureModel", "Taps"]
+
+
+class Taps:
+    """Keeps the intermediate tensors that were asked for, and lets all others go."""
+
+    def __init__(self, wanted: Collection[str] = ()) -> None:
+        self.wanted = frozenset(wanted)
+        self.features: dict[str, Tensor] = {}
+
+    def keep(self, name: str, value: Tensor) -> Tensor:
+        """Remember ``value`` if ``name`` was asked for; return it unchanged either way."""
+        if name in self.wanted:
+            self.features[name] = value
+        return value
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.wanted
+
+
+class FeatureModel(nn.Module, ABC):
+    """A classifier whose intermediate features have names.
+
+    The names mean the same in every family:
+
+    ======================  ==========================================================
+    ``stem``                what enters the first stage
+    ``stage1`` … ``stageK``  output of a stage, after its last ReLU
+    ``stageK.preact``       the same before that ReLU
+    ``pooled``              the vector that enters the classifier
+    ``cam``                 class activation maps; their spatial mean is the logits
+    ======================  ==========================================================
+
+    A subclass writes its forward pass once, in :meth:`compute`, in plain PyTorch with
+    ``x = taps.keep("stage1", relu(x))`` where a feature appears. Nothing is hooked, so what a feature
+    is can be read where it is made.
+
+    Attributes:
+        name: The model's name, for messages and records.
+        feature_names: The names it offers, in the order in which they appear.
+        num_classes: Number of logits.
+    """
+
+    name: str
+    feature_names: tuple[str, ...]
+    num_classes: int
+
+    @abstractmethod
+    def compute(
+        self, images: Float[Tensor, "batch channels height width"], taps: Taps
+    ) -> Float[Tensor, "batch classes"]:
+        """Logits of ``images``; intermediate features are offered to ``taps`` on the way."""
+
+    @property
+    @abstractmethod
+    def classifier(self) -> nn.Linear:
+        """The last layer, from ``pooled`` to logits."""
+
+    @abstractmethod
+    def modules_up_to(self, name: str) -> tuple[nn.Module, ...]:
+        """The modules that the feature ``name`` depends on; what a hint stage trains."""
+
+    @abstractmethod
+    def norm_before(self, name: str) -> nn.BatchNorm2d:
+        """The batch normalisation whose output is ``name``, a ``stageK.preact`` feature.
+
+        Raises:
+            FeatureNotFound: If the model offers no such feature.
+            ValueError: If the feature does not end in a batch normalisation.
+        """
+
+    def extract(
+        self, images: Float[Tensor, "batch channels height width"], names: Collection[str] = ()
+    ) -> ModelOutput:
+        """Logits and the named features of ``images``; other features are not kept in memory.
+
+        Raises:
+            FeatureNotFound: If the model offers no feature of such a name.
+        """
+        for name in names:
+            require_feature("model", self.name, name, self.feature_names)
+        taps = Taps(names)
+        logits = self.compute(images, taps)
+        return ModelOutput(logits, taps.features)
+
+    def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
+        return self.compute(images, Taps())
