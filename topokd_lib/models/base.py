@@ -34,13 +34,13 @@ class FeatureModel(nn.Module, ABC):
 
     The names mean the same in every family:
 
-    ======================  ==========================================================
-    ``stem``                what enters the first stage
-    ``stage1`` … ``stageK``  output of a stage, after its last ReLU
-    ``stageK.preact``       the same before that ReLU
-    ``pooled``              the vector that enters the classifier
-    ``cam``                 class activation maps; their spatial mean is the logits
-    ======================  ==========================================================
+    ========================  ========================================================
+    ``stem``                  what enters the first stage
+    ``stage1`` … ``stageK``   output of a stage, after its last ReLU
+    ``stageK.preact``         the same before that ReLU
+    ``pooled``                the vector that enters the classifier
+    ``cam``                   class activation maps; their spatial mean is the logits
+    ========================  ========================================================
 
     A subclass writes its forward pass once, in :meth:`compute`, in plain PyTorch with
     ``x = taps.keep("stage1", relu(x))`` where a feature appears. Nothing is hooked, so what a feature

@@ -145,11 +145,15 @@ def _stage(in_channels: int, channels: int, blocks: int, *, stride: int) -> nn.S
     return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(blocks - 1)))
 
 
-def _wide(depth: int) -> "partial[CifarResNet]":
-    return partial(CifarResNet, depth, widths=(32, 64, 128, 256), name=f"resnet{depth}x4")
+def _scaled(depth: int, factor: float) -> "partial[CifarResNet]":
+    """All widths times ``factor``; the factor 4 widens the stem to 32 only, as in the benchmark."""
+    stem = 32 if factor == 4 else int(16 * factor)
+    widths = (stem, int(16 * factor), int(32 * factor), int(64 * factor))
+    return partial(CifarResNet, depth, widths=widths, name=f"resnet{depth}x{factor:g}")
 
 
 FAMILY = {
     **{f"resnet{depth}": partial(CifarResNet, depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
-    **{f"resnet{depth}x4": _wide(depth) for depth in (8, 32)},
+    **{f"resnet{depth}x4": _scaled(depth, 4.0) for depth in (8, 32)},
+    **{f"resnet8x{factor:g}": _scaled(8, factor) for factor in (0.25, 0.5)},
 }

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Collection
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -47,15 +48,13 @@ class Teacher(nn.Module):
                 f"(got {normalisation}) and the data's (got {data_normalisation})"
             )
         self.model = model.requires_grad_(requires_grad=False)
-        self.batch_statistics = batch_statistics
+        self.batch_statistics = False
         scale, shift = _translation(normalisation, data_normalisation)
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
+        self.train()
         if batch_statistics:
-            for module in model.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.momentum = 0.0
-        self.train(mode=False)
+            self._use_batch_statistics()
 
     @property
     def name(self) -> str:
@@ -79,6 +78,19 @@ class Teacher(nn.Module):
             digest.update(key.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
+
+    def with_batch_statistics(self) -> "Teacher":
+        """A copy that normalises by the statistics of each batch; this one stays as it is."""
+        other = deepcopy(self)
+        other._use_batch_statistics()
+        return other
+
+    def _use_batch_statistics(self) -> None:
+        self.batch_statistics = True
+        for module in self.model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.momentum = 0.0  # running statistics are not what changes here
+        self.train()
 
     def train(self, mode: bool = True) -> "Teacher":
         """Stay in evaluation mode, whatever ``mode`` says."""

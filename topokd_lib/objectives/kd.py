@@ -31,14 +31,14 @@ def kd_loss(
 
     Args:
         student_logits: Gradients flow into these.
-        teacher_logits: The target, treated as given.
+        teacher_logits: The target; no gradient flows into it.
         temperature: Divides both logits; above 1 it brings out the small probabilities.
 
     Differs from:
         Some collections drop the factor (torchdistill's ``KDLoss`` with ``alpha=0``) or average over classes
-        as well (``reduction="mean"``), which makes the loss ``classes`` times smaller. This is the benchmark's
-        form (HobbitLong/RepDistiller, distiller_zoo/KD.py): summed over classes, averaged over images, with
-        the factor.
+        as well (``reduction="mean"``), which makes the loss ``classes`` times smaller. This is the form of
+        the benchmark (HobbitLong/RepDistiller, distiller_zoo/KD.py): summed over classes, averaged over
+        images, with the factor.
 
     Example:
         Equal logits cost nothing, and so does adding a constant to all of them:
@@ -48,7 +48,7 @@ def kd_loss(
         >>> round(kd_loss(teacher + 3.0, teacher).item(), 6)
         0.0
         >>> round(kd_loss(torch.zeros(1, 3), teacher, temperature=1.0).item(), 4)
-        0.4824
+        0.5743
     """
     if student_logits.shape != teacher_logits.shape:
         raise ValueError(
@@ -57,7 +57,7 @@ def kd_loss(
         )
     return temperature**2 * F.kl_div(
         F.log_softmax(student_logits / temperature, dim=1),
-        F.log_softmax(teacher_logits / temperature, dim=1),
+        F.log_softmax(teacher_logits.detach() / temperature, dim=1),
         reduction="batchmean",
         log_target=True,
     )

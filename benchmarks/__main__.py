@@ -1,0 +1,96 @@
+"""`python -m benchmarks`: every workload, or those named with --only."""
+
+import argparse
+import importlib
+import json
+import os
+import pkgutil
+import platform
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+PACKAGES = ("topokd-lib", "torch", "numpy", "scipy", "scikit-learn", "gudhi")
+
+
+def cpu_model() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def surroundings() -> dict[str, Any]:
+    """Where and with what the numbers were measured."""
+    return {
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "threads": 1,
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+
+
+def main() -> None:
+    """Run the workloads and print a table for each; exit with 1 if a contender disagrees."""
+    parser = argparse.ArgumentParser(description="Time the library next to what one would use otherwise.")
+    parser.add_argument("--quick", action="store_true", help="the smallest size of each workload, in seconds")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="workloads to run")
+    parser.add_argument("--budget", type=float, default=60, metavar="S", help="seconds for all of it")
+    parser.add_argument("--rounds", type=int, default=11, help="samples of each contender")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every sample there")
+    options = parser.parse_args()
+
+    os.environ.update(THREADS)  # read when the libraries are imported, so before the workloads are
+    from benchmarks import workloads
+    from benchmarks.measure import run_case
+
+    known = [module.name for module in pkgutil.iter_modules(workloads.__path__)]
+    if unknown := set(options.only or ()) - set(known):
+        parser.error(f"there is no workload {', '.join(sorted(unknown))}; known: {', '.join(known)}")
+    modules = [importlib.import_module(f"benchmarks.workloads.{name}") for name in options.only or known]
+
+    import torch
+
+    torch.set_num_threads(1)
+    record = {"measured": time.strftime("%Y-%m-%d"), "surroundings": surroundings(), "cases": []}
+    print(f"{record['surroundings']['cpu']}, one thread; median CPU time per item, ratio to ours")
+    todo = [(module, case) for module in modules for case in module.cases(options.quick)]
+    disagreed = False
+    for module, case in todo:
+        timings = run_case(case, seconds=options.budget / len(todo), rounds=options.rounds)
+        ours = timings[-1]
+        print(f"\n{module.TITLE}: {case.name}")
+        for timing in timings:
+            if not timing.agrees:
+                disagreed = True
+                print(f"  {timing.name:36} DISAGREES by {timing.difference:.1e}; not timed")
+                continue
+            ratio = f"{timing.median / ours.median:6.1f} ×" if ours.agrees else " " * 8
+            busy = "  (busy machine)" if timing.slowdown > 1.3 else ""
+            print(
+                f"  {timing.name:36}{timing.median:9.4f} ms {ratio}   ± {timing.spread:4.0%}"
+                f"   differs by {timing.difference:.0e}{busy}"
+            )
+        record["cases"].append(
+            {
+                "workload": module.__name__,
+                "case": case.name,
+                "contenders": [vars(timing) for timing in timings],
+            }
+        )
+    if options.json:
+        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        print(f"\nEvery sample: {options.json}")
+    sys.exit(disagreed)
+
+
+if __name__ == "__main__":
+    main()

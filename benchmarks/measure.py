@@ -1,0 +1,101 @@
+"""Time several ways to compute the same thing: agreement first, then interleaved rounds and medians."""
+
+import random
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to compute a case.
+
+    Args:
+        name: What is compared.
+        compute: From the number of items to the results of that many, `(items, …)`.
+        items: How many items one sample takes: enough for the clock, few enough for the budget.
+    """
+
+    name: str
+    compute: Callable[[int], npt.NDArray[np.floating]]
+    items: int
+
+
+@dataclass(frozen=True)
+class Case:
+    """Contenders for one input; the first is the reference that the others must agree with.
+
+    Args:
+        name: The size, for the table.
+        contenders: Reference first; ratios are to the last, which is ours.
+        tolerance: Largest difference allowed, relative to the largest value of the reference.
+    """
+
+    name: str
+    contenders: tuple[Contender, ...]
+    tolerance: float
+
+
+@dataclass
+class Timing:
+    """What one contender took, in milliseconds per item."""
+
+    name: str
+    difference: float
+    agrees: bool
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """Median CPU time: other work on the machine does not count."""
+        return statistics.median(self.cpu)
+
+    @property
+    def spread(self) -> float:
+        """Interquartile range of the CPU time relative to its median."""
+        if len(self.cpu) < 4:
+            return float("nan")
+        lower, _, upper = statistics.quantiles(self.cpu, n=4)
+        return (upper - lower) / self.median
+
+    @property
+    def slowdown(self) -> float:
+        """Wall time over CPU time: well above 1, something else was running."""
+        return statistics.median(self.wall) / self.median
+
+
+def disagreement(found: npt.NDArray[np.floating], reference: npt.NDArray[np.floating]) -> float:
+    """Largest difference relative to the largest value of the reference; infinite if shapes differ."""
+    if found.shape != reference.shape or not np.isfinite(found).all():
+        return float("inf")
+    return float(np.abs(found - reference).max() / np.abs(reference).max())
+
+
+def run_case(case: Case, *, seconds: float, rounds: int, seed: int = 0) -> list[Timing]:
+    """Check every contender on four items, then time those that agree, in a new random order each round.
+
+    Stops after `rounds` rounds, or after `seconds` if three rounds are done.
+    """
+    start = time.perf_counter()
+    reference = case.contenders[0].compute(4)
+    timings = []
+    for contender in case.contenders:
+        difference = disagreement(contender.compute(4), reference)
+        timings.append(Timing(contender.name, difference, difference <= case.tolerance))
+    order = [pair for pair in zip(case.contenders, timings, strict=True) if pair[1].agrees]
+    shuffle = random.Random(seed)
+    for done in range(rounds):
+        if done >= 3 and time.perf_counter() - start > seconds:
+            break
+        shuffle.shuffle(order)
+        for contender, timing in order:
+            wall, cpu = time.perf_counter(), time.process_time()
+            contender.compute(contender.items)
+            timing.wall.append((time.perf_counter() - wall) * 1e3 / contender.items)
+            timing.cpu.append((time.process_time() - cpu) * 1e3 / contender.items)
+    return timings

@@ -1,0 +1,329 @@
+"""Persistence images: against the formula, quadrature, gudhi and the official code."""
+
+import inspect
+import json
+from dataclasses import replace
+
+import gudhi.representations
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.integrate import dblquad
+
+from topokd_lib.topology import PersistenceDiagrams, PersistenceImage, images, rips_diagrams
+
+WEIGHTS = {
+    "constant": lambda b, p: 1.0,
+    "persistence": lambda b, p: p,
+    "tanh": lambda b, p: 10 * np.tanh(p),
+    "topkd": lambda b, p: 10 * np.tanh(p) + 10 * np.log(100 * b + 1),
+}
+PLAIN = PersistenceImage((0.0, 1.0), (0.0, 2.0), bandwidth=0.3, resolution=(5, 4))
+TWO = PersistenceDiagrams.from_list(
+    [np.array([[0.1, 0.9], [0.3, 2.0], [0.5, 0.6]]), np.array([[0.2, 1.2]])], dimension=1
+)
+
+
+def surface(x, y, bars, image):
+    """The persistence surface at one position, bar by bar."""
+    h = image.bandwidth
+    return sum(
+        WEIGHTS[image.weight](b, d - b)
+        * np.exp(-((x - b) ** 2 + (y - (d - b)) ** 2) / (2 * h**2))
+        / (2 * np.pi * h**2)
+        for b, d in np.asarray(bars)
+    )
+
+
+# Against other computations
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_density_is_the_surface_at_the_positions(weight):
+    image = replace(PLAIN, weight=weight, scale=3.0)
+    found = image(TWO)
+    assert found.shape == (2, 5, 4)
+    for index, bars in enumerate(TWO.to_list()):
+        for row, y in enumerate(np.linspace(0, 2, 5)):
+            for column, x in enumerate(np.linspace(0, 1, 4)):
+                expected = surface(x, y, bars, image) / 3
+                np.testing.assert_allclose(found[index, row, column], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_mass_is_the_integral_over_the_cells(weight):
+    image = replace(PLAIN, weight=weight, value="mass", resolution=(3, 2))
+    found = image(TWO)
+    x, y = np.linspace(0, 1, 3), np.linspace(0, 2, 4)
+    for index, bars in enumerate(TWO.to_list()):
+        for row in range(3):
+            for column in range(2):
+                expected, _ = dblquad(
+                    lambda p, b, bars=bars: surface(b, p, bars, image),
+                    *x[column : column + 2],
+                    *y[row : row + 2],
+                    epsabs=1e-12,
+                )
+                np.testing.assert_allclose(found[index, row, column], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("weight", ["constant", "persistence"])
+def test_density_is_gudhis(weight):
+    image = replace(PLAIN, weight=weight, resolution=(6, 6))
+    other = gudhi.representations.PersistenceImage(
+        bandwidth=0.3,
+        weight=lambda point: WEIGHTS[weight](*point),
+        resolution=[6, 6],
+        im_range=[0.0, 1.0, 0.0, 2.0],
+    )
+    expected = other.fit_transform([bars.numpy() for bars in TWO.to_list()])
+    np.testing.assert_allclose(image(TWO).flatten(1), expected, rtol=1e-12)
+
+
+@given(st.integers(0, 10**6))
+@settings(deadline=None, max_examples=20)
+def test_all_mass_is_in_a_window_that_is_wide_enough(seed):
+    generator = torch.Generator().manual_seed(seed)
+    pairs = torch.rand(2, 5, 2, generator=generator, dtype=torch.float64).cumsum(dim=2)
+    diagrams = PersistenceDiagrams(pairs, torch.ones(2, 5, dtype=torch.bool), dimension=1)
+    image = PersistenceImage((-9.0, 9.0), (-9.0, 9.0), bandwidth=0.5, resolution=(7, 3), value="mass")
+    np.testing.assert_allclose(image(diagrams).sum(dim=(1, 2)), diagrams.persistence.sum(dim=1), rtol=1e-12)
+
+
+def test_density_times_area_tends_to_the_mass():
+    fine = {"bandwidth": 0.3, "resolution": (200, 200)}
+    mass = PersistenceImage((0.0, 1.0), (0.0, 2.0), value="mass", **fine)(TWO)
+    half = (0.5 / 200, 1.0 / 200)
+    centres = PersistenceImage((half[0], 1 - half[0]), (half[1], 2 - half[1]), **fine)(TWO)
+    np.testing.assert_allclose(mass, centres * (1 / 200) * (2 / 200), rtol=1e-3)
+
+
+@pytest.mark.parametrize("group", ["normal_64x64", "normal_64x128", "structured_64x64", "structured_64x128"])
+def test_official_images(group, golden):
+    values = golden("topkd/pd_pi_A")
+    points = torch.from_numpy(values[f"{group}/X"]).double()
+    for dimension, diagrams in enumerate(rips_diagrams(points, dimensions=(0, 1))):
+        image = PersistenceImage.topkd_official(diagrams)
+        key = f"{group}/h{dimension}"
+        np.testing.assert_allclose(image.bandwidth, values[f"{key}_sigma"], rtol=1e-9)
+        np.testing.assert_allclose(
+            [*image.birth_range, *image.persistence_range], values[f"{key}_im_range"], rtol=1e-9
+        )
+        np.testing.assert_allclose(image.scale, values[f"{key}_max"], rtol=1e-9)
+        np.testing.assert_allclose(image(diagrams).flatten(1), values[f"{group}/pi{dimension}"], atol=1e-9)
+
+
+def test_official_images_in_float32(golden):
+    values = golden("topkd/pd_pi_A")
+    points = torch.from_numpy(values["normal_64x64/X"])
+    (diagrams,) = rips_diagrams(points)
+    found = PersistenceImage.topkd_official(diagrams)(diagrams)
+    assert found.dtype == torch.float32
+    np.testing.assert_allclose(found.flatten(1), values["normal_64x64/pi0"], atol=1e-4)
+
+
+@pytest.mark.parametrize("edge", range(5))
+def test_official_images_of_unusual_clouds(edge, golden):
+    values = golden("topkd/pd_pi_A")
+    fitted, diagrams = (
+        rips_diagrams(
+            torch.from_numpy(values[f"{key}/X"]).double().reshape(-1, *values[f"{key}/X"].shape[-2:])
+        )[0]
+        for key in ("normal_64x64", f"edge{edge}")
+    )
+    found = PersistenceImage.topkd_official(fitted)(diagrams)
+    np.testing.assert_allclose(found.flatten(), values[f"edge{edge}/pi0_frozen"], atol=1e-9)
+
+
+@pytest.mark.parametrize("part", ["train", "noisy"])
+def test_images_of_the_ripsnet_tutorial(part, golden):
+    values = golden("topkd/ripsnet_circles_A")
+    x_first, x_last, y_first, y_last = values["pi_range"].tolist()
+    image = PersistenceImage(
+        (x_first, x_last),
+        (y_first, y_last),
+        float(values["pi_sigma"]),
+        resolution=(50, 50),
+        weight="tanh",
+        scale=float(values["pi_max"]),
+    )
+    offsets = values[f"{part}_h1_off"]
+    bars = [values[f"{part}_h1"][a:b] for a, b in zip(offsets, offsets[1:], strict=False)]
+    found = image(PersistenceDiagrams.from_list(bars, dimension=1)).flatten(1)
+    np.testing.assert_allclose(found, values[f"{part}_pi"], rtol=1e-5, atol=1e-6)
+
+
+# Properties
+
+
+@given(st.permutations(range(3)))
+@settings(deadline=None, max_examples=10)
+def test_order_of_the_bars_does_not_matter(order):
+    bars = TWO[0]
+    one, other = (PersistenceDiagrams.from_list([b], dimension=1) for b in (bars, bars[order]))
+    np.testing.assert_allclose(PLAIN(one), PLAIN(other), rtol=1e-12)
+
+
+@pytest.mark.parametrize("value", ["density", "mass"])
+@pytest.mark.parametrize("weight", WEIGHTS)
+def test_padding_and_chunks_do_not_matter(weight, value, monkeypatch):
+    image = replace(PLAIN, weight=weight, value=value)
+    together = image(TWO)
+    monkeypatch.setattr(images, "_CHUNK", 1)
+    np.testing.assert_allclose(image(TWO), together, rtol=1e-12)
+    alone = [image(PersistenceDiagrams.from_list([bars], dimension=1)) for bars in TWO.to_list()]
+    np.testing.assert_allclose(torch.cat(alone), together, rtol=1e-12)
+
+
+def test_no_bar_is_a_dark_image():
+    assert not PLAIN(PersistenceDiagrams.from_list([[], []], dimension=1)).any()
+
+
+def test_dimension_0_has_equal_columns():
+    (diagrams,) = rips_diagrams(torch.randn(3, 10, 4))
+    image = PersistenceImage.fit(diagrams)
+    assert image.birth_range == (0.0, 0.0)
+    picture = image(diagrams)
+    assert picture.shape == (3, 20, 20)
+    assert (picture == picture[..., :1]).all()
+    # The tanh and the TopKD weight differ by 10 ln(100 b + 1), which is 0 here.
+    one, other = (replace(image, weight=weight)(diagrams) for weight in ("tanh", "topkd"))
+    assert torch.equal(one, other)
+
+
+def test_fitted_images_reach_exactly_one():
+    diagrams = rips_diagrams(torch.randn(4, 12, 2, dtype=torch.float64), dimensions=(0, 1))
+    for part in diagrams:
+        picture = PersistenceImage.fit(part)(part)
+        np.testing.assert_allclose(picture.max(), 1, rtol=1e-12)
+        assert picture.min() >= 0
+
+
+def test_fit_takes_the_quantile_of_all_distances_when_the_sample_is_large_enough():
+    bars = torch.tensor([[0.0, 1.0], [0.0, 2.0], [0.0, 4.0]], dtype=torch.float64)
+    diagrams = PersistenceDiagrams.from_list([bars], dimension=0)
+    # Distances 1, 2 and 3, each twice.
+    expected = np.quantile([1, 1, 2, 2, 3, 3], 0.2)
+    assert PersistenceImage.fit(diagrams).bandwidth == pytest.approx(expected)
+    assert PersistenceImage.fit(diagrams, quantile=1.0).bandwidth == pytest.approx(3)
+    assert PersistenceImage.fit(diagrams, bandwidth=0.7).bandwidth == 0.7
+    assert PersistenceImage.fit(diagrams, normalise=False).scale == 1.0
+
+
+def test_fit_depends_on_the_seed_only_and_not_on_padding():
+    (diagrams,) = rips_diagrams(torch.randn(20, 20, 3))
+    fits = [PersistenceImage.fit(diagrams, sample=30, seed=seed) for seed in (0, 0, 1)]
+    assert fits[0] == fits[1]
+    assert fits[0].bandwidth != fits[2].bandwidth
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("value", ["density", "mass"])
+def test_gradient_with_respect_to_the_bars(weight, value):
+    image = replace(PLAIN, weight=weight, value=value)
+
+    def pixels(pairs):
+        return image(replace(TWO, pairs=pairs))
+
+    assert torch.autograd.gradcheck(pixels, TWO.pairs.clone().requires_grad_())
+
+
+def test_gradient_from_points_to_image():
+    points = torch.randn(2, 6, 3, dtype=torch.float64)
+    image = PersistenceImage.topkd_official(rips_diagrams(points)[0])
+
+    def pixels(points):
+        return image(rips_diagrams(points)[0])
+
+    assert torch.autograd.gradcheck(pixels, points.requires_grad_())
+
+
+@given(
+    st.sampled_from(sorted(WEIGHTS)),
+    st.sampled_from(["density", "mass"]),
+    st.floats(0.01, 10),
+    st.integers(1, 30),
+)
+@settings(deadline=None, max_examples=30)
+def test_settings_survive_json(weight, value, bandwidth, rows):
+    image = PersistenceImage((0.0, 0.5), (0.1, 2.0), bandwidth, (rows, 3), weight, value, scale=2.5)
+    assert image.pixels == 3 * rows
+    assert PersistenceImage.from_dict(json.loads(json.dumps(image.to_dict()))) == image
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("death", [np.inf, np.nan])
+def test_bars_that_never_end(death):
+    diagrams = PersistenceDiagrams(
+        torch.tensor([[[0.0, 1.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, death]]]),
+        torch.ones(2, 2, dtype=torch.bool),
+        dimension=0,
+    )
+    with pytest.raises(ValueError, match=rf"diagram 1 has the bar .*\(0.0, {death}\).*essential='drop'"):
+        PLAIN(diagrams)
+    with pytest.raises(ValueError, match="infinite bar.*essential='drop'"):
+        PersistenceImage.fit(diagrams)
+
+
+def test_births_before_0_under_the_logarithm():
+    diagrams = PersistenceDiagrams.from_list([[[-0.5, 1.0]]], dimension=0)
+    with pytest.raises(ValueError, match="needs births of at least 0, found -0.5"):
+        replace(PLAIN, weight="topkd")(diagrams)
+    assert PLAIN(diagrams).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bandwidth": 0.0}, "bandwidth .* positive and finite, got 0.0"),
+        ({"bandwidth": np.nan}, "bandwidth .* positive and finite, got nan"),
+        ({"scale": -1.0}, "scale .* positive and finite, got -1.0"),
+        ({"resolution": (20, 0)}, r"\(rows, columns\), at least one each, got \(20, 0\)"),
+        ({"birth_range": (1.0, 0.0)}, r"birth_range is \(first, last\).*got \(1.0, 0.0\)"),
+        ({"birth_range": (0.0, np.inf)}, "birth_range"),
+        ({"persistence_range": (1.0, 1.0)}, "persistence_range .* positive width"),
+        ({"persistence_range": (np.nan, 1.0)}, "persistence_range"),
+        ({"birth_range": (0.0, 0.0), "value": "mass"}, "cells of width 0 hold no mass"),
+        ({"weight": "topk"}, "no weight 'topk'. Did you mean 'topkd'. Known: constant"),
+        ({"value": "integral"}, "no value 'integral'. Known: density, mass"),
+    ],
+)
+def test_settings_out_of_range(change, message):
+    image = object.__new__(PersistenceImage)
+    vars(image).update(vars(PLAIN) | change)
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(PersistenceImage.__post_init__)(image)
+
+
+@pytest.mark.parametrize(
+    ("bars", "options", "message"),
+    [
+        ([[], []], {}, "no bar in these 2 diagrams of dimension 0"),
+        ([[[0.0, 1.0]]], {}, "no two of the 1 bars are more than 1e-05 apart; give bandwidth"),
+        ([[[0.0, 1.0]] * 4], {}, "no two of the 4 bars"),
+        ([[[0.0, 1.0]] * 4], {"bandwidth": 0.1}, "persistence_range .* positive width"),
+        ([[[0.0, 1.0], [0.0, 2.0]]], {"quantile": 1.5}, "quantile=1.5"),
+        ([[[0.0, 1.0], [0.0, 2.0]]], {"sample": 1}, "sample=1"),
+        ([[[0.0, 1.0], [0.0, 2.0]]], {"value": "mass"}, "take value='density', or a range such as"),
+    ],
+)
+def test_diagrams_that_nothing_can_be_fitted_to(bars, options, message):
+    with pytest.raises(ValueError, match=message):
+        PersistenceImage.fit(PersistenceDiagrams.from_list(bars, dimension=0), **options)
+
+
+def test_images_without_light_cannot_be_normalised():
+    far = PersistenceDiagrams.from_list([[[0.0, 1e6]]], dimension=0)
+    with pytest.raises(ValueError, match="largest pixel .* is 0.0, nothing to normalise by"):
+        PLAIN.normalised(far)
+
+
+def test_settings_that_are_missing_or_unknown():
+    wrong = PLAIN.to_dict() | {"sigma": 1.0}
+    del wrong["bandwidth"]
+    with pytest.raises(ValueError, match=r"missing: \['bandwidth'\], unknown: \['sigma'\]"):
+        PersistenceImage.from_dict(wrong)

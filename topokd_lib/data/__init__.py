@@ -1,0 +1,47 @@
+"""Data sets by name, and the loader that turns one into batches."""
+
+import inspect
+from collections.abc import Callable
+
+from topokd_lib.data.digits import load_digits
+from topokd_lib.data.image_data import ImageData, normalise
+from topokd_lib.data.loaders import EpochLoader
+from topokd_lib.data.shapes import BETTI, load_shapes, sample_cloud
+from topokd_lib.errors import did_you_mean, require_name
+
+__all__ = [
+    "BETTI",
+    "DATA",
+    "EpochLoader",
+    "ImageData",
+    "load_data",
+    "load_digits",
+    "load_shapes",
+    "normalise",
+    "sample_cloud",
+]
+
+DATA: dict[str, Callable[..., ImageData]] = {"digits": load_digits, "shapes": load_shapes}
+"""Every data set by name; the options of each are the keyword arguments of its function."""
+
+
+def load_data(name: str, **options: object) -> ImageData:
+    """Load a data set by name.
+
+    Raises:
+        UnknownName: If there is no such data set; the message suggests the nearest name.
+        TypeError: If it has no such option.
+
+    Example:
+        >>> load_data("digits", size=8).image_shape
+        (3, 8, 8)
+    """
+    require_name("data set", name, DATA)
+    known = list(inspect.signature(DATA[name]).parameters)
+    for option in options:
+        if option not in known:
+            raise TypeError(
+                f"data set {name!r} has no option {option!r}.{did_you_mean(option, known)} "
+                f"It takes: {', '.join(known)}."
+            )
+    return DATA[name](**options)

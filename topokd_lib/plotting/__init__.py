@@ -1,0 +1,1 @@
+"""Figures of the book: one house style, one function per kind of figure."""

@@ -1,0 +1,195 @@
+"""The Vietoris–Rips filtration: complexes at one scale and at several, beside barcode and diagram."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PatchCollection, PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+from numpy.typing import ArrayLike
+from scipy.spatial.distance import pdist, squareform
+from torch import Tensor
+
+from topokd_lib.plotting.arrays import as_rows
+from topokd_lib.plotting.barcodes import draw_barcode
+from topokd_lib.plotting.clouds import draw_cloud
+from topokd_lib.plotting.diagrams import draw_diagram
+from topokd_lib.plotting.style import H0, INK, NOISE, WIDTH, small_multiples
+from topokd_lib.topology import minimum_spanning_tree, rips_diagrams
+
+__all__ = [
+    "accuracy_figure",
+    "diagrams_figure",
+    "draw_complex",
+    "rips_figure",
+    "scales_figure",
+    "tree_figure",
+]
+
+
+def draw_complex(
+    ax: Axes,
+    points: Tensor | ArrayLike,
+    epsilon: float,
+    *,
+    names: Sequence[str] | None = None,
+    balls: bool = False,
+) -> None:
+    r"""Draw the vertices, edges and triangles that have entered the filtration at ``epsilon``.
+
+    Args:
+        ax: Gets equal units and no ticks.
+        points: One point of the plane per row.
+        epsilon: Edges up to this length are in, and triangles whose three edges are.
+        names: A text beside each point.
+        balls: Whether to draw balls of radius :math:`r = \varepsilon / 2`, which touch when an edge enters.
+
+    Raises:
+        ValueError: If the points are not rows of two finite numbers, or ``epsilon`` is negative.
+
+    Example:
+        Two sides of a 3-4-5 triangle are in at 4. The third, and the triangle, enter at 5.
+
+        >>> from matplotlib.figure import Figure
+        >>> ax = Figure().subplots()
+        >>> draw_complex(ax, [(0, 0), (3, 0), (0, 4)], 4.0)
+        >>> [(part.get_gid(), len(part.get_paths())) for part in ax.collections[:2]]
+        [('triangles', 0), ('edges', 2)]
+    """
+    if not epsilon >= 0:
+        raise ValueError(f"a filtration begins at 0, got epsilon={epsilon}")
+    draw_cloud(ax, points, colour=INK, names=names)
+    rows = as_rows(points, "points")
+    near = squareform(pdist(rows)) <= epsilon
+    edges = [(i, j) for i, j in combinations(range(len(rows)), 2) if near[i, j]]
+    triangles = [(i, j, k) for i, j in edges for k in range(j + 1, len(rows)) if near[i, k] and near[j, k]]
+    if balls:
+        circles = [Circle((x, y), epsilon / 2) for x, y in rows]
+        ax.add_collection(
+            PatchCollection(circles, facecolor=H0, alpha=0.1, linewidth=0, gid="balls", zorder=0)
+        )
+    # One flat tint: overlapping triangles must not look like more than one.
+    faces = PolyCollection(
+        [rows[list(t)] for t in triangles], facecolor="#E3E3E3", linewidth=0, gid="triangles"
+    )
+    lines = LineCollection([rows[list(e)] for e in edges], color=INK, linewidth=0.7, gid="edges")
+    faces.set_zorder(1)
+    lines.set_zorder(2)
+    ax.add_collection(faces)
+    ax.add_collection(lines)
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+
+
+def scales_figure(
+    points: Tensor | ArrayLike,
+    scales: Sequence[float],
+    *,
+    names: Sequence[str] | None = None,
+    balls: bool = False,
+) -> Figure:
+    """The complex of the same points at several scales, side by side, in the same units."""
+    figure, panels = small_multiples(len(scales), aspect=_aspect(as_rows(points, "points")))
+    for ax, epsilon in zip(panels, scales, strict=True):
+        draw_complex(ax, points, epsilon, names=names, balls=balls)
+        ax.set_title(rf"$\varepsilon = {epsilon:g}$")
+    return figure
+
+
+def rips_figure(points: Tensor | ArrayLike, epsilon: float, *, names: Sequence[str] | None = None) -> Figure:
+    """The complex at one scale, the diagram in dimensions 0 and 1, and the barcode with that scale marked."""
+    diagrams = _diagrams(points)
+    figure, panels = plt.subplot_mosaic(
+        [["complex", "diagram"], ["barcode", "barcode"]],
+        figsize=(WIDTH, 0.92 * WIDTH),
+        height_ratios=[1.25, 1],
+    )
+    draw_complex(panels["complex"], points, epsilon, names=names, balls=True)
+    panels["complex"].set_title(rf"complex at $\varepsilon = {epsilon:g}$")
+    for dimension, pairs in enumerate(diagrams):
+        draw_diagram(panels["diagram"], pairs, dimension=dimension)
+    panels["diagram"].set_title("diagram")
+    draw_barcode(panels["barcode"], diagrams, epsilon=epsilon)
+    panels["barcode"].set_title("barcode")
+    return figure
+
+
+def tree_figure(points: Tensor | ArrayLike, *, names: Sequence[str] | None = None) -> Figure:
+    """A minimum spanning tree, and the barcode of dimension 0 whose bars are as long as its edges."""
+    cloud = torch.as_tensor(as_rows(points, "points"))
+    figure, (left, right) = small_multiples(2, aspect=0.9, share=False)
+    draw_cloud(left, cloud, colour=INK, names=names)
+    edges = cloud[minimum_spanning_tree(cloud[None])[0]]
+    left.add_collection(LineCollection(list(edges.numpy()), color=H0, linewidth=2, gid="tree"))
+    left.set(xticks=[], yticks=[], title="minimum spanning tree")
+    left.spines[:].set_visible(False)
+    draw_barcode(right, [_diagrams(cloud)[0]])
+    right.set_title("its edges as bars")
+    return figure
+
+
+def diagrams_figure(clouds: Mapping[str, Tensor | ArrayLike]) -> Figure:
+    """Clouds above, their diagrams in dimensions 0 and 1 below, each row with one range for all."""
+    figure, panels = small_multiples(len(clouds), rows=2, share=False)
+    diagrams = [_diagrams(cloud) for cloud in clouds.values()]
+    highest = max(float(pairs[pairs.isfinite()].max()) for both in diagrams for pairs in both if len(pairs))
+    everything = np.concatenate([as_rows(cloud, "points") for cloud in clouds.values()])
+    margin = 0.08 * np.ptp(everything, axis=0)
+    low, high = everything.min(axis=0) - margin, everything.max(axis=0) + margin
+    above, below = panels[: len(clouds)], panels[len(clouds) :]
+    for top, bottom, (name, cloud), both in zip(above, below, clouds.items(), diagrams, strict=True):
+        draw_cloud(top, cloud)
+        top.set(title=name, xlim=(low[0], high[0]), ylim=(low[1], high[1]), xticks=[], yticks=[])
+        for dimension, pairs in enumerate(both):
+            draw_diagram(bottom, pairs, dimension=dimension, limits=(-0.05 * highest, 1.2 * highest))
+    return figure
+
+
+def accuracy_figure(accuracies: Mapping[str, Sequence[float]], chance: float) -> Figure:
+    """One row per method: a dot for every seed, and a bar for their mean plus and minus their deviation.
+
+    Args:
+        accuracies: Fractions between 0 and 1, one per seed; the first method is the baseline, in grey.
+        chance: Accuracy of guessing, marked by a line.
+
+    Raises:
+        ValueError: If a method has fewer than two seeds, and so no spread.
+    """
+    for method, values in accuracies.items():
+        if len(values) < 2:
+            raise ValueError(f"a spread needs two seeds or more, {method!r} has {len(values)}")
+    figure, ax = plt.subplots(figsize=(WIDTH, 0.5 * len(accuracies) + 0.9))
+    for row, values in enumerate(accuracies.values()):
+        colour = NOISE if row == 0 else H0
+        ax.scatter(values, [row] * len(values), s=12, color=colour, alpha=0.6, linewidths=0)
+        ax.errorbar(
+            np.mean(values),
+            row + 0.22,
+            xerr=np.std(values, ddof=1),
+            fmt="o",
+            color=colour,
+            capsize=3,
+            linewidth=1.6,
+        )
+    ax.axvline(chance, color=NOISE, linestyle="--", linewidth=0.8)
+    ax.annotate("chance", (chance, -0.45), xytext=(4, 0), textcoords="offset points", va="center", color=INK)
+    ax.set(xlim=(0, 1.02), ylim=(len(accuracies) - 0.4, -0.7), xlabel="accuracy on new clouds")
+    ax.set_yticks(range(len(accuracies)), list(accuracies))
+    ax.grid(visible=False, axis="y")
+    return figure
+
+
+def _aspect(rows: np.ndarray) -> float:
+    """Height divided by width of what the points cover, kept within what a panel can show."""
+    width, height = np.ptp(rows, axis=0)
+    return float(np.clip((height + 0.16 * width) / (1.16 * width or 1.0), 0.4, 1.4))
+
+
+def _diagrams(points: Tensor | ArrayLike) -> list[Tensor]:
+    """Pairs in dimensions 0 and 1, with the component that never dies."""
+    cloud = torch.as_tensor(as_rows(points, "points"))
+    return [each[0] for each in rips_diagrams(cloud[None], dimensions=(0, 1), essential="keep")]

@@ -1,0 +1,29 @@
+"""Experiments as data: recipes, and what carries them out."""
+
+from topokd_lib.recipes.files import find_recipe, recipe_names, recipe_title
+from topokd_lib.recipes.load import load_recipe
+from topokd_lib.recipes.recipe import DataSpec, Recipe, RipsNetRecipe, TeacherSpec, Term
+from topokd_lib.recipes.run import (
+    assemble,
+    default_directory,
+    rehearse,
+    run_recipe,
+    run_ripsnet_recipe,
+)
+
+__all__ = [
+    "DataSpec",
+    "Recipe",
+    "RipsNetRecipe",
+    "TeacherSpec",
+    "Term",
+    "assemble",
+    "default_directory",
+    "find_recipe",
+    "load_recipe",
+    "recipe_names",
+    "recipe_title",
+    "rehearse",
+    "run_recipe",
+    "run_ripsnet_recipe",
+]

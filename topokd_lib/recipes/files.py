@@ -1,0 +1,86 @@
+"""Recipe files: the ones that come with the library, found by name, and the user's own, found by path."""
+
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from topokd_lib import objectives
+from topokd_lib.errors import UnknownName, did_you_mean, require_name
+
+__all__ = ["check_recipe_names", "find_recipe", "recipe_names", "recipe_title"]
+
+HOME = Path(str(files("topokd_lib.recipes")))
+
+
+def recipe_names() -> list[str]:
+    """Names such as ``digits/topkd`` of the recipes that come with the library."""
+    return sorted(str(path.relative_to(HOME).with_suffix("")) for path in HOME.glob("*/*.yaml"))
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe, given its name or its path.
+
+    Raises:
+        UnknownName: If there is neither such a file nor such a recipe; suggests the nearest name.
+
+    Example:
+        >>> find_recipe("digits/topkd").name
+        'topkd.yaml'
+    """
+    if Path(name).is_file():
+        return Path(name)
+    names = recipe_names()
+    if name.removesuffix(".yaml") in names:
+        return HOME / f"{name.removesuffix('.yaml')}.yaml"
+    raise UnknownName(
+        f"there is no file and no recipe {name!r}.{did_you_mean(name, names)} "
+        f"Recipes: {', '.join(names)}. Own recipes are given by their path."
+    )
+
+
+def recipe_title(path: Path) -> str:
+    """The first comment line of a recipe file, which says what it is."""
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix("#").strip()
+
+
+def check_recipe_names(path: Path) -> None:
+    """Answer a misspelt objective with the nearest one, before the parser tells its longer story.
+
+    Raises:
+        UnknownName: If a term names an objective that the library does not have.
+        ValueError: If the file is not YAML, or not a mapping.
+    """
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read as YAML: {error}") from error
+    if not isinstance(recipe, Mapping):
+        raise ValueError(  # noqa: TRY004 (the content is wrong, not an argument's type)
+            f"{path} must hold a mapping of recipe fields such as data, student and terms"
+        )
+    for name in _objectives_named(recipe):
+        if "." not in name:
+            require_name("objective", name, _known_objectives())
+
+
+def _objectives_named(recipe: Mapping[str, Any]) -> Iterator[str]:
+    terms = recipe.get("terms")
+    for term in terms.values() if isinstance(terms, Mapping) else ():
+        objective = term.get("objective") if isinstance(term, Mapping) else None
+        if isinstance(objective, Mapping):
+            objective = objective.get("class_path")
+        if isinstance(objective, str):
+            yield objective
+
+
+def _known_objectives() -> list[str]:
+    exported = {name: getattr(objectives, name) for name in objectives.__all__}
+    return [
+        name
+        for name, cls in exported.items()
+        if isinstance(cls, type) and issubclass(cls, objectives.Objective) and cls is not objectives.Objective
+    ]

@@ -1,0 +1,145 @@
+"""What an experiment is, as plain data: a typed tree that YAML, the command line and Python can build."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from topokd_lib.data import EpochLoader, ImageData, load_data
+from topokd_lib.models import Teacher
+from topokd_lib.objectives import Objective, WeightedSum
+from topokd_lib.pair import Pair
+from topokd_lib.prepare import RipsNetPlan
+from topokd_lib.training import EngineSpec, Schedule, load_student
+
+__all__ = ["DataSpec", "Recipe", "RipsNetRecipe", "TeacherSpec", "Term"]
+
+
+@dataclass
+class DataSpec:
+    """Which images, and how they are served.
+
+    Args:
+        name: A data set of :data:`topokd_lib.data.DATA`.
+        options: Passed to its loader, for instance ``{size: 8}``.
+        batch_size: Images per step and device; the points of a minibatch cloud.
+        augment: Random changes of training images.
+    """
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    batch_size: int = 64
+    augment: Literal["none", "crop", "crop-flip"] = "none"
+
+    def load(self) -> ImageData:
+        """The images.
+
+        Raises:
+            UnknownName: If there is no such data set.
+        """
+        return load_data(self.name, **self.options)
+
+    def loader(self, data: ImageData, *, seed: int, rank: int = 0, world_size: int = 1) -> EpochLoader:
+        """Serves ``data`` in this specification's batches."""
+        return EpochLoader(
+            data,
+            batch_size=self.batch_size,
+            augment=self.augment,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+        )
+
+
+@dataclass
+class TeacherSpec:
+    """Which network teaches.
+
+    Args:
+        weights: A run directory, or the ``student.safetensors`` in one.
+        batch_statistics: See :class:`~topokd_lib.models.Teacher`.
+    """
+
+    weights: Path
+    batch_statistics: bool = False
+
+    def load(self, data: ImageData) -> Teacher:
+        """The frozen teacher, with the normalisation it was trained with.
+
+        Raises:
+            CheckpointError: If there are no such weights.
+        """
+        model, metadata = load_student(self.weights)
+        return Teacher(
+            model,
+            normalisation=metadata.normalisation,
+            data_normalisation=data.normalisation,
+            batch_statistics=self.batch_statistics,
+        )
+
+
+@dataclass
+class Term:
+    """One objective of the sum.
+
+    Args:
+        objective: Its class and hyper-parameters; the pair is added when the networks are there.
+        weight: Its factor in the sum; 0 computes and logs it without using it.
+        warmup_epochs: Epochs over which the weight grows to its full value.
+    """
+
+    objective: Callable[[Pair], Objective]
+    weight: float = 1.0
+    warmup_epochs: int = 0
+
+
+@dataclass
+class Recipe:
+    """One training run.
+
+    Args:
+        data: Which images.
+        student: Name of the network to train.
+        terms: What it learns from, by name; the names appear in the log.
+        teacher: Which network teaches; ``None`` for ordinary training.
+        schedule: Epochs, learning rate and its decay.
+        engine: Devices and precision.
+        seed: Of initialisation, order and augmentation.
+    """
+
+    data: DataSpec
+    student: str
+    terms: dict[str, Term]
+    teacher: TeacherSpec | None = None
+    schedule: Schedule = field(default_factory=Schedule)
+    engine: EngineSpec = field(default_factory=EngineSpec)
+    seed: int = 0
+
+    def objective(self, pair: Pair) -> WeightedSum:
+        """All terms, built for a pair of networks.
+
+        Raises:
+            ValueError: If a term does not fit the pair; the message names the term.
+        """
+        return WeightedSum(
+            {name: term.objective(pair) for name, term in self.terms.items()},
+            {name: term.weight for name, term in self.terms.items()},
+            {name: term.warmup_epochs for name, term in self.terms.items() if term.warmup_epochs},
+        )
+
+
+@dataclass
+class RipsNetRecipe:
+    """How a RipsNet is prepared for a teacher.
+
+    Args:
+        data: The images whose minibatches make the clouds.
+        teacher: Whose features are imitated.
+        artefact: Where the result is written.
+        plan: All other choices.
+    """
+
+    data: DataSpec
+    teacher: TeacherSpec
+    artefact: Path
+    plan: RipsNetPlan = field(default_factory=RipsNetPlan)

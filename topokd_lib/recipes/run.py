@@ -1,0 +1,156 @@
+"""Carry out a recipe: build what it names, check it, train, and keep the record."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+
+from topokd_lib.data import EpochLoader, ImageData
+from topokd_lib.models import FeatureModel, Teacher, create_model
+from topokd_lib.objectives import WeightedSum
+from topokd_lib.outputs import Batch
+from topokd_lib.pair import Pair
+from topokd_lib.prepare import prepare_ripsnet
+from topokd_lib.prepare.ripsnet import Progress
+from topokd_lib.recipes.recipe import Recipe, RipsNetRecipe
+from topokd_lib.topology import RipsNetArtefact
+from topokd_lib.training import History, RunDirectory, fit, make_fabric, seed_all
+
+__all__ = ["Assembly", "assemble", "default_directory", "rehearse", "run_recipe", "run_ripsnet_recipe"]
+
+
+@dataclass
+class Assembly:
+    """Everything that a recipe names, built and checked against each other."""
+
+    data: ImageData
+    loader: EpochLoader
+    student: FeatureModel
+    teacher: Teacher | None
+    objective: WeightedSum
+
+
+def assemble(recipe: Recipe, fabric: Fabric | None = None) -> Assembly:
+    """Build data, networks and objective; whatever does not fit together fails here.
+
+    Raises:
+        UnknownName: If a data set or a model does not exist.
+        CheckpointError: If the teacher's weights cannot be read.
+        FeatureNotFound, ArtefactMismatch, ValueError: If an objective does not fit the pair.
+    """
+    data = recipe.data.load()
+    loader = recipe.data.loader(
+        data,
+        seed=recipe.seed,
+        rank=fabric.global_rank if fabric else 0,
+        world_size=fabric.world_size if fabric else 1,
+    )
+    teacher = recipe.teacher.load(data) if recipe.teacher else None
+    seed_all(recipe.seed)
+    student = create_model(recipe.student, num_classes=data.num_classes)
+    pair = Pair.measure(
+        student,
+        teacher,
+        image_shape=data.image_shape,
+        train_labels=data.train_labels,
+        batch_size=recipe.data.batch_size,
+    )
+    return Assembly(data, loader, student, teacher, recipe.objective(pair))
+
+
+def run_recipe(recipe: Recipe, text: str, directory: Path, *, progress: bool = True) -> dict[str, Any]:
+    """Train as the recipe says, or continue a run that was interrupted, and return its record.
+
+    Args:
+        recipe: What to do.
+        text: The recipe as YAML; a directory belongs to one text.
+        directory: Created if needed; everything about the run is written there.
+        progress: Whether to show a progress line.
+
+    Raises:
+        RunDirectoryError: If the directory holds another run or cannot be written.
+        TrainingDiverged: If the loss stops being a finite number.
+    """
+    fabric = make_fabric(recipe.engine)
+    fabric.launch()
+    parts = assemble(recipe, fabric)
+    run = RunDirectory.open(
+        directory, recipe=text, seed=recipe.seed, data_fingerprint=parts.data.fingerprint()
+    )
+    if run.record is None:
+        fit(
+            fabric,
+            parts.student,
+            parts.teacher,
+            parts.objective,
+            parts.loader,
+            recipe.schedule,
+            run,
+            seed=recipe.seed,
+            progress=progress,
+        )
+    record = run.record
+    assert record is not None  # fit writes it last
+    return record
+
+
+class _FewSteps:
+    """The first batches of a loader, for a rehearsal."""
+
+    def __init__(self, loader: EpochLoader, steps: int) -> None:
+        self.data, self.batch_size = loader.data, loader.batch_size
+        self.steps_per_epoch = min(steps, loader.steps_per_epoch)
+        self._loader = loader
+
+    def train_batches(self, epoch: int) -> Iterator[Batch]:
+        return islice(self._loader.train_batches(epoch), self.steps_per_epoch)
+
+    def test_batches(self) -> Iterator[Batch]:
+        return islice(self._loader.test_batches(), 1)
+
+
+def rehearse(recipe: Recipe, *, steps: int = 2) -> History:
+    """Build everything and train a few steps, without writing a file."""
+    fabric = make_fabric(recipe.engine)
+    fabric.launch()
+    parts = assemble(recipe, fabric)
+    schedule = replace(recipe.schedule, epochs=1, milestones=(), warmup_epochs=0)
+    loader = _FewSteps(parts.loader, steps)
+    return fit(
+        fabric,
+        parts.student,
+        parts.teacher,
+        parts.objective,
+        loader,
+        schedule,
+        None,
+        seed=recipe.seed,
+        progress=False,
+    )
+
+
+def run_ripsnet_recipe(recipe: RipsNetRecipe, *, progress: Progress | None = None) -> RipsNetArtefact:
+    """Prepare a RipsNet as the recipe says and write its artefact."""
+    data = recipe.data.load()
+    teacher = recipe.teacher.load(data)
+    loader = recipe.data.loader(data, seed=recipe.plan.seed)
+    artefact = prepare_ripsnet(teacher, loader, recipe.plan, progress=progress)
+    artefact.save(recipe.artefact)
+    return artefact
+
+
+def default_directory(source: str, recipe: Recipe) -> Path:
+    """Where a run goes unless told otherwise: ``runs/<recipe>/<student>/seed<seed>``.
+
+    Example:
+        >>> from topokd_lib.recipes.recipe import DataSpec
+        >>> recipe = Recipe(DataSpec("digits"), "resnet8", {}, seed=1)
+        >>> str(default_directory("digits/kd", recipe))
+        'runs/digits/kd/resnet8/seed1'
+    """
+    name = Path(source).with_suffix("")
+    parts = name.parts if not name.is_absolute() else (name.name,)
+    return Path("runs", *parts, recipe.student, f"seed{recipe.seed}")

@@ -1,0 +1,324 @@
+"""Persistence images: diagrams as pictures of fixed size, with every convention named.
+
+Reference:
+    H. Adams et al. Persistence images: a stable vector representation of persistent homology. JMLR 18, 2017.
+    [adams2017persistence]
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from topokd_lib.errors import did_you_mean
+from topokd_lib.topology.diagrams import PersistenceDiagrams
+
+__all__ = ["PersistenceImage"]
+
+_CHUNK = 2**18
+"""Table entries held at a time, so that memory does not grow with the number of diagrams."""
+
+_SAME = 1e-5
+"""Bars nearer than this count as one in the rule for the bandwidth, as in the official code."""
+
+_WEIGHTS = ("constant", "persistence", "tanh", "topkd")
+_VALUES = ("density", "mass")
+
+
+@dataclass(frozen=True)
+class PersistenceImage:
+    r"""A map from diagrams to images, differentiable with respect to births and deaths.
+
+    Every bar of birth :math:`b` and persistence :math:`p = d - b` becomes a Gaussian of standard deviation
+    :math:`h` around :math:`(b, p)` with the weight :math:`w(b, p)`:
+
+    .. math:: \rho(x, y) = \frac{1}{s} \sum_{(b, p)} \frac{w(b, p)}{2 \pi h^2}
+              \exp\left(-\frac{(x - b)^2 + (y - p)^2}{2 h^2}\right)
+
+    Rows are persistence ascending, columns birth ascending; padding adds nothing and a diagram without bars
+    is the image 0. The Gaussian is a product, so the image is one matrix product of two tables of
+    exponentials (or of error functions) instead of an exponential per bar and pixel.
+
+    Args:
+        birth_range: First and last birth of the image. Both may be equal if the value is the density: in
+            dimension 0 every birth is 0, and all columns are the same.
+        persistence_range: First and last persistence of the image.
+        bandwidth: Standard deviation :math:`h` of the Gaussian, in filtration units (persim's ``sigma`` is
+            the variance).
+        resolution: Rows and columns.
+        weight: :math:`w`: 1, :math:`p`, RipsNet's :math:`10 \tanh p`, or TopKD's
+            :math:`10 \tanh p + 10 \ln(100 b + 1)`, which in dimension 0 equals RipsNet's.
+        value: ``"density"``: :math:`\rho` at ``linspace(first, last)``, ends included, as in gudhi.
+            ``"mass"``: the integral of :math:`\rho` over cells that tile the range, as in persim.
+        scale: :math:`s`, by which the image is divided.
+
+    Raises:
+        ValueError: If a number is out of its range or a name is unknown.
+
+    Example:
+        One bar (0, 1), seen from its own position: the peak of the density is 1 / 2πh².
+
+        >>> diagrams = PersistenceDiagrams.from_list([[[0.0, 1.0]]], dimension=0)
+        >>> image = PersistenceImage((0.0, 1.0), (0.0, 1.0), bandwidth=1.0, resolution=(2, 2))
+        >>> image(diagrams) * 2 * torch.pi
+        tensor([[[0.6065, 0.3679],
+                 [1.0000, 0.6065]]])
+    """
+
+    birth_range: tuple[float, float]
+    persistence_range: tuple[float, float]
+    bandwidth: float
+    resolution: tuple[int, int] = (20, 20)
+    weight: Literal["constant", "persistence", "tanh", "topkd"] = "persistence"
+    value: Literal["density", "mass"] = "density"
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_name("weight", self.weight, _WEIGHTS)
+        _check_name("value", self.value, _VALUES)
+        for name, number in (("bandwidth", self.bandwidth), ("scale", self.scale)):
+            if not 0 < number < math.inf:
+                raise ValueError(
+                    f"the {name} of a persistence image must be positive and finite, got {number}"
+                )
+        if len(self.resolution) != 2 or min(self.resolution) < 1:
+            raise ValueError(f"the resolution is (rows, columns), at least one each, got {self.resolution}")
+        births, persistences = self.birth_range, self.persistence_range
+        if not -math.inf < births[0] <= births[1] < math.inf:
+            raise ValueError(f"birth_range is (first, last), finite and ascending, got {births}")
+        if not -math.inf < persistences[0] < persistences[1] < math.inf:
+            raise ValueError(
+                f"persistence_range is (first, last), finite and of positive width, got {persistences}; "
+                f"an image whose rows are all the same shows nothing of how long bars live"
+            )
+        if self.value == "mass" and births[0] == births[1]:
+            raise ValueError(
+                f"cells of width 0 hold no mass: birth_range is {births}, as it is when all bars are born "
+                f"together; take value='density', or a range such as ({births[0]} - h, {births[0]} + h)"
+            )
+
+    @property
+    def pixels(self) -> int:
+        """Rows times columns."""
+        return self.resolution[0] * self.resolution[1]
+
+    def __call__(self, diagrams: PersistenceDiagrams) -> Float[Tensor, "batch persistence birth"]:
+        """The image of every diagram.
+
+        Raises:
+            ValueError: If a bar is infinite or not a number, or born before 0 under the weight ``"topkd"``.
+        """
+        self._check(diagrams)
+        rows, columns = self.resolution
+        per_diagram = max(1, diagrams.pairs.shape[1]) * (rows + columns)
+        chunk = max(1, _CHUNK // per_diagram)
+        return torch.cat(
+            [
+                self._image(diagrams.pairs[start : start + chunk], diagrams.mask[start : start + chunk])
+                for start in range(0, len(diagrams), chunk)
+            ]
+        )
+
+    def _image(
+        self, pairs: Float[Tensor, "batch bars 2"], mask: Tensor
+    ) -> Float[Tensor, "batch persistence birth"]:
+        rows, columns = self.resolution
+        births, persistence = pairs[..., 0], pairs[..., 1] - pairs[..., 0]
+        weights = self._weights(births, persistence) * mask / self.scale
+        # All columns of a range of width 0 are the same: one is computed.
+        distinct = columns if self.birth_range[0] < self.birth_range[1] else 1
+        across = self._table(births, self.birth_range, distinct)
+        along = self._table(persistence, self.persistence_range, rows)
+        image = (along * weights[..., None]).mT @ across
+        return image if distinct == columns else image.repeat(1, 1, columns)
+
+    def _weights(self, births: Tensor, persistence: Tensor) -> Tensor:
+        match self.weight:
+            case "constant":
+                return torch.ones_like(births)
+            case "persistence":
+                return persistence
+            case "tanh":
+                return 10 * persistence.tanh()
+            case "topkd":
+                return 10 * persistence.tanh() + 10 * (100 * births + 1).log()
+
+    def _table(
+        self, centres: Float[Tensor, "batch bars"], limits: tuple[float, float], steps: int
+    ) -> Float[Tensor, "batch bars steps"]:
+        """The Gaussian of each bar along one axis: its density at points, or its mass in cells."""
+        h = self.bandwidth
+        if self.value == "density":
+            positions = torch.linspace(*limits, steps, dtype=centres.dtype, device=centres.device)
+            offsets = (positions - centres[..., None]) / h
+            return torch.exp(-offsets.square() / 2) / (h * math.sqrt(2 * math.pi))
+        edges = torch.linspace(*limits, steps + 1, dtype=centres.dtype, device=centres.device)
+        return (torch.erf((edges - centres[..., None]) / (h * math.sqrt(2))) / 2).diff(dim=-1)
+
+    def _check(self, diagrams: PersistenceDiagrams) -> None:
+        pairs = diagrams.pairs.detach()
+        finite = pairs.isfinite().all(dim=2)
+        if not finite.all():
+            index, bar = (int(i) for i in (~finite).nonzero()[0])
+            raise ValueError(
+                f"diagram {index} has the bar (birth, death) = {tuple(pairs[index, bar].tolist())}, which "
+                f"has no place in an image; leave essential bars out with rips_diagrams(…, essential='drop')"
+            )
+        if self.weight == "topkd" and bool(((pairs[..., 0] < 0) & diagrams.mask).any()):
+            raise ValueError(
+                f"the weight 'topkd' takes the logarithm of 100 b + 1 and needs births of at least 0, found "
+                f"{pairs[..., 0].min().item()}; choose another weight"
+            )
+
+    @classmethod
+    def fit(
+        cls,
+        diagrams: PersistenceDiagrams,
+        *,
+        resolution: tuple[int, int] = (20, 20),
+        weight: Literal["constant", "persistence", "tanh", "topkd"] = "persistence",
+        value: Literal["density", "mass"] = "density",
+        bandwidth: float | None = None,
+        quantile: float = 0.2,
+        sample: int = 200,
+        normalise: bool = True,
+        seed: int = 0,
+    ) -> "PersistenceImage":
+        """Ranges, bandwidth and scale chosen so that the images of ``diagrams`` are filled and at most 1.
+
+        The ranges go from the smallest to the largest birth and persistence. Keep the result: images are
+        comparable only if they were made with the same numbers.
+
+        Args:
+            diagrams: What the image should show.
+            resolution: See the class.
+            weight: See the class.
+            value: See the class.
+            bandwidth: ``None``: the ``quantile`` of the distances greater than 1e-5 between ``sample`` bars.
+            quantile: From 0 to 1; RipsNet and TopKD take 0.2.
+            sample: Number of bars drawn without replacement for the bandwidth.
+            normalise: Divide by the largest pixel of all images.
+            seed: Of the draw.
+
+        Raises:
+            ValueError: If there is no bar, all bars are equally long, a bar is infinite, or the bandwidth
+                cannot be chosen because fewer than two of the sampled bars differ.
+
+        Differs from:
+            The official code takes the first 200 bars, so that its bandwidth depends on the order of the
+            diagrams; see :meth:`topkd_official`.
+        """
+        bars = _bars(diagrams)
+        if bandwidth is None:
+            if not (0 <= quantile <= 1 and sample >= 2):
+                raise ValueError(
+                    f"the bandwidth rule needs a quantile from 0 to 1 and a sample of at least 2 bars, got "
+                    f"quantile={quantile}, sample={sample}"
+                )
+            draw = torch.randperm(len(bars), generator=torch.Generator().manual_seed(seed))[:sample]
+            bandwidth = _bandwidth(bars[draw.to(bars.device)], quantile)
+        (first_birth, shortest), (last_birth, longest) = bars.amin(dim=0).tolist(), bars.amax(dim=0).tolist()
+        image = cls((first_birth, last_birth), (shortest, longest), bandwidth, resolution, weight, value)
+        return image.normalised(diagrams) if normalise else image
+
+    @classmethod
+    def topkd_official(cls, diagrams: PersistenceDiagrams) -> "PersistenceImage":
+        """The image that TopKD's code makes of a set of diagrams (jekim5418/TopKD, ripsnet_utils.py).
+
+        20 × 20 values of the density; bandwidth from the 0.2-quantile of the first 200 bars; weight
+        ``"topkd"``; ranges from minimum to maximum; divided by the largest pixel of the set. The official
+        code does not keep these numbers, so its images cannot be made again; here they are the result.
+
+        Raises:
+            ValueError: As :meth:`fit`.
+        """
+        bars = _bars(diagrams)
+        bandwidth = _bandwidth(bars[:200], quantile=0.2)
+        return cls.fit(diagrams, weight="topkd", bandwidth=bandwidth)
+
+    def normalised(self, diagrams: PersistenceDiagrams) -> "PersistenceImage":
+        """The same with the scale that makes 1 the largest pixel of the images of ``diagrams``.
+
+        Raises:
+            ValueError: If that pixel is not positive, so that there is nothing to divide by.
+        """
+        plain = replace(self, scale=1.0)
+        chunk = max(1, _CHUNK // self.pixels)
+        pairs, mask = diagrams.pairs.detach(), diagrams.mask
+        largest = max(
+            plain(
+                PersistenceDiagrams(
+                    pairs[start : start + chunk], mask[start : start + chunk], diagrams.dimension
+                )
+            )
+            .max()
+            .item()
+            for start in range(0, len(diagrams), chunk)
+        )
+        if not largest > 0:
+            raise ValueError(
+                f"the largest pixel of these images is {largest}, nothing to normalise by: do the ranges "
+                f"{self.birth_range} × {self.persistence_range} contain any bar?"
+            )
+        return replace(self, scale=largest)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as JSON can hold them."""
+        return {name: list(item) if isinstance(item, tuple) else item for name, item in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> "PersistenceImage":
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: If a setting is missing or unknown.
+        """
+        known = {field.name for field in fields(cls)}
+        if set(settings) != known:
+            raise ValueError(
+                f"a persistence image has the settings {sorted(known)}; missing: "
+                f"{sorted(known - set(settings))}, unknown: {sorted(set(settings) - known)}"
+            )
+        arguments = dict(settings)
+        for name in ("birth_range", "persistence_range", "resolution"):
+            arguments[name] = tuple(settings[name])
+        return cls(**arguments)
+
+
+def _bars(diagrams: PersistenceDiagrams) -> Float[Tensor, "bars 2"]:
+    """Birth and persistence of all bars, one diagram after the other."""
+    bars = diagrams.flat().detach()
+    if len(bars) == 0:
+        raise ValueError(
+            f"there is no bar in these {len(diagrams)} diagrams of dimension {diagrams.dimension} to choose "
+            f"ranges from; give them: PersistenceImage(birth_range=…, persistence_range=…, bandwidth=…)"
+        )
+    if not bars.isfinite().all():
+        raise ValueError(
+            "a range cannot end at an infinite bar; leave essential bars out with "
+            "rips_diagrams(…, essential='drop')"
+        )
+    return torch.stack([bars[:, 0], bars[:, 1] - bars[:, 0]], dim=1)
+
+
+def _bandwidth(bars: Float[Tensor, "bars 2"], quantile: float) -> float:
+    distances = torch.linalg.vector_norm(bars[:, None] - bars[None], dim=2).double()
+    distances = distances[distances > _SAME]
+    if len(distances) == 0:
+        raise ValueError(
+            f"the bandwidth is a quantile of the distances between bars, and no two of the {len(bars)} bars "
+            f"are more than {_SAME} apart; give bandwidth=…"
+        )
+    return float(distances.quantile(quantile))
+
+
+def _check_name(kind: str, name: str, known: tuple[str, ...]) -> None:
+    if name not in known:
+        raise ValueError(
+            f"a persistence image has no {kind} {name!r}.{did_you_mean(name, known)} "
+            f"Known: {', '.join(known)}."
+        )

@@ -1,0 +1,438 @@
+"""RipsNet: a small permutation-invariant network that estimates the persistence images of point clouds.
+
+Reference:
+    T. de Surrel et al. RipsNet: a general architecture for fast and robust estimation of the persistent
+    homology of point clouds. 2022. [desurrel2022ripsnet]
+    M. Zaheer et al. Deep Sets. NeurIPS 2017. [zaheer2017deep]
+    J. Kim et al. Do topological characteristics help in knowledge distillation? ICML 2024. [kim2024topkd]
+"""
+
+import copy
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from topokd_lib.errors import ArtefactMismatch, CheckpointError, TrainingDiverged
+from topokd_lib.topology.images import PersistenceImage
+
+__all__ = ["RipsNet", "RipsNetArtefact", "RipsNetReport", "fit_ripsnet"]
+
+_POINT_WIDTHS = {
+    16: (16, 16, 16),
+    32: (32, 16, 16),
+    64: (64, 32, 32),
+    128: (128, 64, 64),
+    256: (256, 128, 128),
+    512: (512, 256, 256),
+    1024: (512, 256, 256),
+    2048: (1024, 512, 256),
+}
+"""Widths before the pooling in the official code, by feature width."""
+
+_IMAGE_WIDTHS = (50, 100, 200)
+"""Widths after the pooling in the official code."""
+
+_FORMAT = "topokd-ripsnet-1"
+_MIN_DELTA = 1e-10
+
+
+def official_widths(dim: int) -> tuple[int, ...]:
+    """The six hidden widths of TopKD's RipsNet for points of ``dim`` coordinates.
+
+    The official code has a table for the powers of two from 16 to 2048. In between the next larger entry is
+    taken, beyond it the largest.
+
+    Example:
+        >>> official_widths(64)
+        (64, 32, 32, 50, 100, 200)
+    """
+    entry = min((width for width in _POINT_WIDTHS if width >= dim), default=max(_POINT_WIDTHS))
+    return _POINT_WIDTHS[entry] + _IMAGE_WIDTHS
+
+
+class RipsNet(nn.Module):
+    r"""Estimates the persistence image of a point cloud without computing its persistence.
+
+    .. math:: \operatorname{RN}(X) = \phi_2\Big(\operatorname*{pool}_{x \in X} \phi_1(x)\Big)
+
+    :math:`\phi_1` (three layers with bias and ReLU) looks at every point alone, the pooling forgets the
+    order, and :math:`\phi_2` (four layers without bias; ReLU, at the end a sigmoid) draws the image. The
+    output does not depend on the order of the points, but unlike persistence it does depend on where the
+    cloud lies: RipsNet is not invariant under rotations and translations.
+
+    Args:
+        dim: Coordinates of a point.
+        pixels: Pixels of the image.
+        pooling: ``"sum"``, which grows with the number of points, or ``"mean"``, which does not.
+        widths: Six hidden widths, three before the pooling and three after; ``None``: those of the official
+            code, see :func:`official_widths`.
+
+    Raises:
+        ValueError: If a size is not positive, or the pooling is unknown.
+
+    Attributes:
+        input_mean: Subtracted from every point; 0 until :func:`fit_ripsnet` sets it.
+        input_std: Every point is divided by it; 1 until :func:`fit_ripsnet` sets it.
+
+    Differs from:
+        hensel-f/ripsnet has biases in :math:`\phi_2` as well; this is the form of jekim5418/TopKD
+        (layers/ripsnet.py), which in turn has no standardisation of the input.
+
+    Example:
+        >>> network = RipsNet(dim=64, pixels=400, pooling="mean")
+        >>> network(torch.zeros(2, 10, 64)).shape
+        torch.Size([2, 400])
+        >>> sum(parameter.numel() for parameter in network.parameters())
+        113896
+    """
+
+    input_mean: Tensor
+    input_std: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        pixels: int,
+        *,
+        pooling: Literal["sum", "mean"] = "sum",
+        widths: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.widths = official_widths(dim) if widths is None else tuple(widths)
+        if len(self.widths) != 6 or min(dim, pixels, *self.widths) < 1:
+            raise ValueError(
+                f"a RipsNet has six hidden widths and all its sizes are positive, got dim={dim}, "
+                f"pixels={pixels}, widths={self.widths}"
+            )
+        if pooling not in ("sum", "mean"):
+            raise ValueError(f"the pooling of a RipsNet is 'sum' or 'mean', got {pooling!r}")
+        self.dim, self.pixels, self.pooling = dim, pixels, pooling
+        before, after = self.widths[:3], self.widths[3:]
+        self.point_layers = nn.ModuleList(_linear_layers((dim, *before), bias=True))
+        self.image_layers = nn.ModuleList(_linear_layers((before[-1], *after, pixels), bias=False))
+        self.register_buffer("input_mean", torch.zeros(dim))
+        self.register_buffer("input_std", torch.ones(dim))
+
+    def forward(self, points: Float[Tensor, "batch points dim"]) -> Float[Tensor, "batch pixels"]:
+        """The estimated image of every cloud, row by row, with values between 0 and 1.
+
+        Raises:
+            ValueError: If the clouds are not of shape (batch, points, dim), or have no points.
+        """
+        if points.ndim != 3 or points.shape[2] != self.dim or points.shape[1] == 0:
+            raise ValueError(
+                f"this RipsNet reads clouds of shape (batch, points, {self.dim}), at least one point each, "
+                f"got {tuple(points.shape)}; a student of another width needs a projection in between"
+            )
+        x = (points - self.input_mean) / self.input_std
+        for layer in self.point_layers:
+            x = F.relu(layer(x))
+        x = x.sum(dim=1) if self.pooling == "sum" else x.mean(dim=1)
+        *hidden, last = self.image_layers
+        for layer in hidden:
+            x = F.relu(layer(x))
+        return torch.sigmoid(last(x))
+
+
+def _linear_layers(widths: Sequence[int], *, bias: bool) -> list[nn.Linear]:
+    return [nn.Linear(inputs, outputs, bias=bias) for inputs, outputs in pairwise(widths)]
+
+
+@dataclass(frozen=True)
+class RipsNetReport:
+    """How well a RipsNet learned.
+
+    Args:
+        train_mse: Mean over the batches of the best epoch.
+        validation_mse: Of the returned weights; mean over clouds and pixels.
+        constant_mse: Validation error of always answering the mean training image.
+        r2: ``1 - validation_mse / constant_mse``: 1 is perfect, 0 no better than the constant. Judge by this;
+            the error alone is small because images are mostly dark.
+        best_epoch: Counted from 0.
+        epochs_run: At most what was asked for.
+    """
+
+    train_mse: float
+    validation_mse: float
+    constant_mse: float
+    r2: float
+    best_epoch: int
+    epochs_run: int
+
+
+def fit_ripsnet(
+    network: RipsNet,
+    clouds: Float[Tensor, "clouds points dim"],
+    images: Float[Tensor, "clouds ..."],
+    *,
+    epochs: int,
+    learning_rate: float = 5e-4,
+    batch_size: int = 64,
+    patience: int = 50,
+    validation_fraction: float = 0.25,
+    standardise: bool = True,
+    seed: int = 0,
+    progress: Callable[[int, float, float], None] | None = None,
+) -> RipsNetReport:
+    """Train ``network`` to answer ``images`` for ``clouds``, and leave it with its best weights.
+
+    Mean squared error, Adamax, early stopping: the defaults are the official ones (jekim5418/TopKD,
+    RipsNet_modules.py), apart from ``standardise``. The last ``validation_fraction`` of the clouds is held
+    out; shuffle beforehand if their order means something. On one machine the result depends on nothing but
+    the network's initial weights, the data and the arguments.
+
+    Args:
+        network: Trained in place, on the device where it is; the data are moved there batch by batch.
+        clouds: Of one size.
+        images: Flat, or with the axes of a :class:`~topokd_lib.topology.images.PersistenceImage`.
+        epochs: At most this many.
+        learning_rate: Of Adamax.
+        batch_size: Clouds per step.
+        patience: Stop after this many epochs without a better validation error.
+        validation_fraction: Between 0 and 1.
+        standardise: Set the network's ``input_mean`` and ``input_std`` to those of the training clouds, per
+            coordinate (the official code does not).
+        seed: Of the order of the batches.
+        progress: Called after every epoch with its number from 0, training and validation error.
+
+    Raises:
+        ValueError: If clouds, images and network do not fit, the images are out of the network's reach, or
+            the validation part would be empty or without variation.
+        TrainingDiverged: If the error stops being finite.
+    """
+    if min(epochs, batch_size, patience) < 1:
+        raise ValueError(
+            f"epochs, batch_size and patience are at least 1, got {epochs}, {batch_size} and {patience}"
+        )
+    clouds, images = clouds.detach(), images.detach().flatten(1)
+    _check_data(network, clouds, images)
+    training = len(clouds) - round(len(clouds) * validation_fraction)
+    if not 0 < training < len(clouds):
+        raise ValueError(
+            f"validation_fraction={validation_fraction} leaves {training} of {len(clouds)} clouds for "
+            f"training; both parts need at least one"
+        )
+    mean_image = images[:training].mean(dim=0)
+    constant_mse = F.mse_loss(mean_image.expand_as(images[training:]), images[training:]).item()
+    if not constant_mse > 0:
+        raise ValueError("every validation image equals the mean training image; there is nothing to learn")
+    if standardise:
+        points = clouds[:training].flatten(0, 1)
+        std = points.std(dim=0, correction=0)
+        network.input_mean.copy_(points.mean(dim=0))
+        network.input_std.copy_(torch.where(std > 0, std, 1.0))
+
+    def error(indices: Tensor) -> Tensor:
+        """The sum over clouds of the mean over pixels."""
+        inputs, targets = (part[indices].to(network.input_mean) for part in (clouds, images))
+        return F.mse_loss(network(inputs), targets) * len(indices)
+
+    def batches(indices: Tensor) -> list[Tensor]:
+        return [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+
+    held_out = batches(torch.arange(training, len(clouds)))
+    generator = torch.Generator().manual_seed(seed)
+    optimiser = torch.optim.Adamax(network.parameters(), lr=learning_rate)
+    best_epoch, best_train_mse, best_validation_mse = -1, math.inf, math.inf
+    best_weights: dict[str, Tensor] = {}
+    epoch = 0
+    for epoch in range(epochs):
+        network.train()
+        errors = []
+        for indices in batches(torch.randperm(training, generator=generator)):
+            summed = error(indices)
+            optimiser.zero_grad()
+            (summed / len(indices)).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            errors.append(summed.detach())
+        network.eval()
+        with torch.no_grad():
+            validation_mse = sum(error(part).item() for part in held_out) / (len(clouds) - training)
+        train_mse = float(torch.stack(errors).sum()) / training
+        if not math.isfinite(train_mse + validation_mse):
+            raise TrainingDiverged(
+                f"the error of the RipsNet became {train_mse} (training), {validation_mse} (validation) in "
+                f"epoch {epoch}; lower the learning rate, now {learning_rate}"
+            )
+        if progress is not None:
+            progress(epoch, train_mse, validation_mse)
+        if validation_mse < best_validation_mse - _MIN_DELTA:
+            best_epoch, best_train_mse, best_validation_mse = epoch, train_mse, validation_mse
+            best_weights = copy.deepcopy(network.state_dict())
+        elif epoch - best_epoch >= patience:
+            break
+    network.load_state_dict(best_weights)
+    return RipsNetReport(
+        train_mse=best_train_mse,
+        validation_mse=best_validation_mse,
+        constant_mse=constant_mse,
+        r2=1 - best_validation_mse / constant_mse,
+        best_epoch=best_epoch,
+        epochs_run=epoch + 1,
+    )
+
+
+def _check_data(network: RipsNet, clouds: Tensor, images: Tensor) -> None:
+    if clouds.ndim != 3 or len(clouds) != len(images) or len(clouds) == 0:
+        raise ValueError(
+            f"every cloud needs one image: got clouds of shape {tuple(clouds.shape)} and "
+            f"images of shape {tuple(images.shape)}"
+        )
+    dim, pixels = clouds.shape[2], images.shape[1]
+    if (dim, pixels) != (network.dim, network.pixels):
+        raise ValueError(
+            f"the network reads points of {network.dim} coordinates and draws {network.pixels} pixels, the "
+            f"data have {dim} and {pixels}; build RipsNet(dim={dim}, pixels={pixels})"
+        )
+    if not (clouds.isfinite().all() and images.isfinite().all()):
+        raise ValueError("clouds and images must be finite, found values that are infinite or not a number")
+    if images.min() < 0 or images.mean(dim=0).max() > 1:
+        raise ValueError(
+            f"a RipsNet ends in a sigmoid and cannot draw values from {images.min().item():.3g} to "
+            f"{images.max().item():.3g}; make the images with PersistenceImage.fit(…, normalise=True)"
+        )
+
+
+@dataclass
+class RipsNetArtefact:
+    """A trained RipsNet with all that is needed to use it again, or to refuse to.
+
+    The official code keeps the weights only: neither what the images mean nor for which teacher they were
+    learned can be told from its files.
+
+    Args:
+        network: The trained network.
+        image: How the images it learned were made.
+        dimension: Homology dimension of those images.
+        teacher: Name of the teacher whose features it learned from.
+        teacher_fingerprint: Of the teacher's weights.
+        feature: Name of the feature.
+        cloud_size: Points per cloud it learned from; with sum pooling other sizes are out of its reach.
+        report: Numbers of the training, such as those of :class:`RipsNetReport`.
+        provenance: Versions, seed and command, for the reader.
+
+    Raises:
+        ValueError: If the image has another number of pixels than the network.
+    """
+
+    network: RipsNet
+    image: PersistenceImage
+    dimension: int
+    teacher: str
+    teacher_fingerprint: str
+    feature: str
+    cloud_size: int
+    report: dict[str, float] = field(default_factory=dict)
+    provenance: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.image.pixels != self.network.pixels:
+            raise ValueError(
+                f"the network draws {self.network.pixels} pixels, the image has {self.image.resolution[0]} × "
+                f"{self.image.resolution[1]} = {self.image.pixels}"
+            )
+
+    def check(self, *, teacher: str, fingerprint: str, feature: str, dim: int) -> None:
+        """Raise unless the artefact was made for this teacher, these weights and this feature.
+
+        Raises:
+            ArtefactMismatch: With both sides, and what to do.
+        """
+        sides = {
+            "teacher": (self.teacher, teacher),
+            "fingerprint": (self.teacher_fingerprint, fingerprint),
+            "feature": (self.feature, feature),
+            "feature width": (self.network.dim, dim),
+        }
+        wrong = [
+            f"{name}: made for {made}, used with {used}"
+            for name, (made, used) in sides.items()
+            if made != used
+        ]
+        if wrong:
+            raise ArtefactMismatch(
+                f"this RipsNet belongs to something else ({'; '.join(wrong)}); "
+                f"make a new one with `topokd prepare ripsnet`"
+            )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one safetensors file, atomically: the path holds the old file or the new one, never half.
+
+        Raises:
+            OSError: If the directory cannot be written to.
+        """
+        path = Path(path)
+        network = self.network
+        described: dict[str, Any] = {
+            "network": {
+                "dim": network.dim,
+                "pixels": network.pixels,
+                "pooling": network.pooling,
+                "widths": list(network.widths),
+            },
+            "image": self.image.to_dict(),
+            "dimension": self.dimension,
+            "teacher": self.teacher,
+            "teacher_fingerprint": self.teacher_fingerprint,
+            "feature": self.feature,
+            "cloud_size": self.cloud_size,
+            "report": self.report,
+            "provenance": self.provenance,
+        }
+        tensors = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
+        content = save(tensors, metadata={"format": _FORMAT, "artefact": json.dumps(described)})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "RipsNetArtefact":
+        """Read what :meth:`save` wrote, on the CPU and in evaluation mode.
+
+        Raises:
+            CheckpointError: If there is no such file, it is damaged, or it is something else.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"cannot read a RipsNet from {path}: {error}; make one with `topokd prepare ripsnet`"
+            ) from error
+        if metadata.get("format") != _FORMAT:
+            raise CheckpointError(
+                f"{path} is a safetensors file but not a RipsNet (its format is {metadata.get('format')!r}, "
+                f"not {_FORMAT!r}); make one with `topokd prepare ripsnet`"
+            )
+        try:
+            return cls._build(json.loads(metadata["artefact"]), tensors)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"the RipsNet in {path} is incomplete or inconsistent: {error}; "
+                f"make a new one with `topokd prepare ripsnet`"
+            ) from error
+
+    @classmethod
+    def _build(cls, described: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "RipsNetArtefact":
+        settings = dict(described)
+        network = RipsNet(**settings.pop("network")).to(tensors["input_mean"].dtype)
+        network.load_state_dict(tensors)
+        image = PersistenceImage.from_dict(settings.pop("image"))
+        return cls(network=network.eval(), image=image, **settings)

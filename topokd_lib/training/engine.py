@@ -1,0 +1,128 @@
+"""Where the computation happens: device, number of processes, precision, and the random state."""
+
+import inspect
+import random
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
+from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+__all__ = ["EngineSpec", "make_fabric", "seed_all", "share_buffers"]
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """What to compute on.
+
+    Args:
+        accelerator: ``auto`` takes a GPU if there is one; ``cpu``, ``cuda`` and ``mps`` insist.
+        devices: Processes per node, one device each; ``auto`` takes every GPU, or one process without any.
+        num_nodes: Machines that work together.
+        precision: ``32-true``, or ``bf16-mixed``: the student computes in bfloat16 where autocast thinks it
+            safe, while inputs, teacher and every loss stay in float32.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: int | Literal["auto"] = 1
+    num_nodes: int = 1
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+
+    def __post_init__(self) -> None:
+        if (self.devices != "auto" and self.devices < 1) or self.num_nodes < 1:
+            raise ValueError(
+                f"training needs at least one device on at least one node, got devices={self.devices} "
+                f"and num_nodes={self.num_nodes}"
+            )
+        if self.precision not in ("32-true", "bf16-mixed"):
+            raise ValueError(f"the precision is '32-true' or 'bf16-mixed', got {self.precision!r}")
+
+    @property
+    def uses_cuda(self) -> bool:
+        """Whether the computation runs on NVIDIA or ROCm GPUs."""
+        return self.accelerator == "cuda" or (self.accelerator == "auto" and torch.cuda.is_available())
+
+    @property
+    def processes(self) -> int:
+        """Processes on all nodes together."""
+        gpus = torch.cuda.device_count() if self.uses_cuda else 1
+        return self.num_nodes * (max(gpus, 1) if self.devices == "auto" else self.devices)
+
+
+class Float32Inputs(MixedPrecision):
+    """Mixed precision that leaves the inputs of a module alone.
+
+    Fabric's own casts every floating-point tensor that enters a module, so the teacher's logits and features
+    would be rounded to bfloat16 before any loss sees them.
+    """
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+
+def make_fabric(spec: EngineSpec | None = None) -> Fabric:
+    """A Fabric for this specification.
+
+    With several processes call its ``launch()`` first of all; it starts the other processes by running the
+    same command again. Running statistics are not exchanged at every step: each process keeps those of its
+    own images, and :func:`share_buffers` hands out those of process 0 before they are used.
+    """
+    spec = spec or EngineSpec()
+    settings: dict[str, Any] = {
+        "accelerator": spec.accelerator,
+        "devices": spec.processes // spec.num_nodes,
+        "num_nodes": spec.num_nodes,
+    }
+    if spec.processes > 1:
+        # Newer versions of torch renamed the argument and warn about the old name.
+        known = inspect.signature(DistributedDataParallel).parameters
+        name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        no_exchange: dict[str, Any] = {name: False}
+        settings["strategy"] = DDPStrategy(**no_exchange)
+    if spec.precision == "bf16-mixed":
+        settings["plugins"] = Float32Inputs("bf16-mixed", device="cuda" if spec.uses_cuda else "cpu")
+    return Fabric(**settings)
+
+
+def seed_all(seed: int, *stream: int) -> None:
+    """Seed torch, NumPy and Python from a seed and the numbers that tell streams apart.
+
+    Training calls it with rank, stage and epoch at the start of every epoch, so that there is no random state
+    to save: an epoch's dropout is the same whether or not the run was interrupted before it.
+
+    Raises:
+        ValueError: If a number is negative.
+
+    Example:
+        >>> seed_all(0, 1)
+        >>> first = torch.rand(1)
+        >>> seed_all(0, 2)
+        >>> bool(first == torch.rand(1))
+        False
+        >>> seed_all(0, 1)
+        >>> bool(first == torch.rand(1))
+        True
+    """
+    if min(seed, *stream, 0) < 0:
+        raise ValueError(f"seeds must not be negative, got {(seed, *stream)}")
+    words = np.random.SeedSequence((seed, *stream)).generate_state(2)
+    torch.manual_seed(int(words[0]) << 32 | int(words[1]))
+    np.random.seed(int(words[0]))  # noqa: NPY002 (augmentations of others may read the global state)
+    random.seed(int(words[1]))
+
+
+def share_buffers(fabric: Fabric, module: nn.Module) -> None:
+    """Give every process the buffers (such as running statistics) of process 0."""
+    if fabric.world_size == 1:
+        return
+    buffers = list(module.buffers())
+    for own, shared in zip(buffers, fabric.broadcast([b.cpu() for b in buffers]), strict=True):
+        own.copy_(shared)
