@@ -35,7 +35,7 @@ def init(seed: int = 0) -> None:
     torch.set_num_threads(2)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, cuBLAS is not deterministic
     torch.use_deterministic_algorithms(True, warn_only=True)  # noqa: FBT003 (torch's own signature)
-    torch.set_printoptions(precision=4, sci_mode=False, linewidth=72)  # type: ignore[no-untyped-call]
+    torch.set_printoptions(precision=4, sci_mode=False, linewidth=72)
     options: dict[str, Any] = {"precision": 4, "suppress": True, "linewidth": 72}
     if np.lib.NumpyVersion(np.__version__) >= "2.0.0":
         options["legacy"] = "1.25"  # a number prints as 0.5, not as np.float64(0.5)
@@ -81,9 +81,5 @@ def _draw_inline_as_svg() -> None:
     if shell is None or not hasattr(shell, "kernel"):
         return
     from matplotlib_inline.backend_inline import set_matplotlib_formats
-    from matplotlib_inline.config import InlineBackend
 
-    inline: Any = InlineBackend.instance(parent=shell)  # read when the backend starts …
-    inline.print_figure_kwargs = {"bbox_inches": "tight", "metadata": {"Date": None}}
-    inline.figure_formats = {"svg"}
-    set_matplotlib_formats("svg")  # type: ignore[no-untyped-call]  # … and this if it has started before
+    set_matplotlib_formats("svg", metadata={"Date": None})  # type: ignore[no-untyped-call]

@@ -12,6 +12,7 @@ __all__ = [
     "CheckpointError",
     "FeatureNotFound",
     "InvalidPoints",
+    "RecipeError",
     "RunDirectoryError",
     "TrainingDiverged",
     "UnknownName",
@@ -35,6 +36,10 @@ class InvalidPoints(ValueError):
 
 class ArtefactMismatch(ValueError):
     """A prepared artefact was made for something else than what it is used with."""
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be read, or whose parts do not fit together."""
 
 
 class RunDirectoryError(RuntimeError):

@@ -363,7 +363,7 @@ def norm_before_a_preactivation_is_its_last_step(model: FeatureModel) -> None:
         before = original.extract(images, [name])[name]
         shifted = deepcopy(original)
         with torch.no_grad():
-            shifted.norm_before(name).bias += 0.5
+            shifted.norm_before(name).bias.add_(0.5)
         found = shifted.extract(images, [name])[name] - before
         assert torch.allclose(found, torch.tensor(0.5).double(), atol=1e-6), name
 

@@ -3,6 +3,7 @@
 import inspect
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import gudhi.representations
 import numpy as np
@@ -150,7 +151,7 @@ def test_images_of_the_ripsnet_tutorial(part, golden):
         scale=float(values["pi_max"]),
     )
     offsets = values[f"{part}_h1_off"]
-    bars = [values[f"{part}_h1"][a:b] for a, b in zip(offsets, offsets[1:], strict=False)]
+    bars = [values[f"{part}_h1"][a:b] for a, b in pairwise(offsets)]
     found = image(PersistenceDiagrams.from_list(bars, dimension=1)).flatten(1)
     np.testing.assert_allclose(found, values[f"{part}_pi"], rtol=1e-5, atol=1e-6)
 
@@ -265,13 +266,13 @@ def test_bars_that_never_end(death):
     )
     with pytest.raises(ValueError, match=rf"diagram 1 has the bar .*\(0.0, {death}\).*essential='drop'"):
         PLAIN(diagrams)
-    with pytest.raises(ValueError, match="infinite bar.*essential='drop'"):
+    with pytest.raises(ValueError, match=r"infinite bar.*essential='drop'"):
         PersistenceImage.fit(diagrams)
 
 
 def test_births_before_0_under_the_logarithm():
     diagrams = PersistenceDiagrams.from_list([[[-0.5, 1.0]]], dimension=0)
-    with pytest.raises(ValueError, match="needs births of at least 0, found -0.5"):
+    with pytest.raises(ValueError, match=r"needs births of at least 0, found -0\.5"):
         replace(PLAIN, weight="topkd")(diagrams)
     assert PLAIN(diagrams).isfinite().all()
 
@@ -318,7 +319,7 @@ def test_diagrams_that_nothing_can_be_fitted_to(bars, options, message):
 
 def test_images_without_light_cannot_be_normalised():
     far = PersistenceDiagrams.from_list([[[0.0, 1e6]]], dimension=0)
-    with pytest.raises(ValueError, match="largest pixel .* is 0.0, nothing to normalise by"):
+    with pytest.raises(ValueError, match=r"largest pixel .* is 0\.0, nothing to normalise by"):
         PLAIN.normalised(far)
 
 

@@ -7,6 +7,7 @@ import gudhi
 import numpy as np
 import pytest
 import torch
+from gudhi.hera import bottleneck_distance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -38,7 +39,9 @@ def grid_clouds(max_points=12):
 
 
 def any_clouds():
-    return hnp.arrays(np.float64, shapes(), elements=st.floats(-1e3, 1e3)).map(torch.from_numpy)
+    return hnp.arrays(np.float64, shapes(), elements=st.floats(-1e3, 1e3, allow_subnormal=False)).map(
+        torch.from_numpy
+    )
 
 
 def single_linkage(cloud):
@@ -71,9 +74,9 @@ def circle(points, noise, seed):
 @given(any_clouds())
 @quick
 def test_deaths_are_the_heights_of_single_linkage(points):
-    scale = float(points.abs().max()) + 1e-300
     for deaths, cloud in zip(h0_deaths(points), points, strict=True):
-        np.testing.assert_allclose(deaths, single_linkage(cloud), rtol=1e-9, atol=1e-12 * scale)
+        scale = float(cloud.abs().max()) or 1.0  # squares of scipy's smallest distances would vanish
+        np.testing.assert_allclose(deaths / scale, single_linkage(cloud / scale), rtol=1e-9, atol=1e-12)
 
 
 @given(grid_clouds(max_points=9))
@@ -128,7 +131,7 @@ def test_official_diagrams_of_unusual_clouds(edge, bars, golden):
 
 def test_a_circle_has_one_loop_and_two_circles_have_two():
     one = circle(20, 0.0, seed=0)
-    points = torch.stack([torch.cat([one, one + 10]), torch.cat([one, 0 * one])])
+    points = torch.stack([torch.cat([one, one + 10]), torch.cat([one, one])])
     _, loops = rips_diagrams(points, dimensions=(0, 1))
     # Rounding makes loops of length 1e-16 on a regular polygon; a short one opens where two circles meet.
     assert (loops.persistence > 0.5).sum(dim=1).tolist() == [2, 1]
@@ -217,8 +220,9 @@ def test_stable_under_small_moves(points, size, seed):
     after = rips_diagrams(points + moves, dimensions=(0, 1))
     for one, other in zip(before, after, strict=True):
         for index in range(len(points)):
-            distance = gudhi.bottleneck_distance(one[index].numpy(), other[index].numpy())
-            assert distance <= 2 * moves[index].norm(dim=1).max().item() + 1e-9
+            # Hera's: gudhi.bottleneck_distance is at times too large in gudhi 3.13 (its pull request 1367).
+            distance = bottleneck_distance(one[index].numpy(), other[index].numpy(), delta=1e-6)
+            assert distance <= 2 * moves[index].norm(dim=1).max().item() * (1 + 1e-6) + 1e-9
 
 
 # Precision and size

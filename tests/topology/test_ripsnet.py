@@ -87,14 +87,14 @@ def test_official_outputs(name, golden):
 
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_official_topology_loss_and_its_gradient(name, golden):
-    """In float64; the stored values are float32 and suffer from cancellation, hence rtol 1e-4."""
+    """Computed here in float64, in float32 there: loss and norm to 1e-5, single entries to 1e-4."""
     network, values = official(golden, name).double(), golden("topkd/losses_A")
     student = torch.from_numpy(values[f"top_{name}/f_s"]).double().requires_grad_()
     teacher = torch.from_numpy(values[f"top_{name}/f_t"]).double()
     loss = F.mse_loss(network(teacher[None]), network(student[None]))
     loss.backward()
-    np.testing.assert_allclose(loss.item(), values[f"top_{name}/loss"], rtol=1e-4)
-    np.testing.assert_allclose(student.grad.norm(), values[f"top_{name}/grad_norm"], rtol=1e-4)
+    np.testing.assert_allclose(loss.item(), values[f"top_{name}/loss"], rtol=1e-5)
+    np.testing.assert_allclose(student.grad.norm(), values[f"top_{name}/grad_norm"], rtol=1e-5)
     largest = np.abs(values[f"top_{name}/grad_f_s"]).max()
     np.testing.assert_allclose(student.grad, values[f"top_{name}/grad_f_s"], rtol=1e-4, atol=1e-4 * largest)
 
@@ -108,7 +108,7 @@ def test_official_topology_loss_behind_a_projection(name, golden):
     projected = F.linear(leaves["f_s"], leaves["weight"], leaves["bias"])
     loss = F.mse_loss(network(part["f_t"].double()[None]), network(projected[None]))
     loss.backward()
-    np.testing.assert_allclose(loss.item(), part["loss"], rtol=1e-4)
+    np.testing.assert_allclose(loss.item(), part["loss"], rtol=1e-5)
     for name_, leaf in leaves.items():
         expected = part[f"grad_{name_}"]
         np.testing.assert_allclose(leaf.grad, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
@@ -180,9 +180,10 @@ def test_networks_that_cannot_be_built(arguments, message):
 
 def test_it_learns_more_than_the_constant():
     clouds, images, _ = task(count=200)
-    network = small(pooling="mean")
-    report = fit_ripsnet(network, clouds, images, epochs=60, learning_rate=1e-2)
-    assert report.r2 > 0.5
+    torch.manual_seed(0)
+    network = RipsNet(3, 30, widths=(16,) * 6)
+    report = fit_ripsnet(network, clouds, images, epochs=40, learning_rate=3e-2, batch_size=32)
+    assert report.r2 > 0.25
     # The report is about the weights that are left: it can be checked from outside.
     held_out = slice(150, None)
     with torch.no_grad():
@@ -288,8 +289,8 @@ def test_values_that_cannot_be_learned(change, message):
 
 def test_an_error_that_explodes_is_reported():
     clouds, images, _ = task()
-    with pytest.raises(TrainingDiverged, match="in epoch 0; lower the learning rate, now 1e\\+38"):
-        fit_ripsnet(small(), clouds, images, epochs=2, learning_rate=1e38, batch_size=8)
+    with pytest.raises(TrainingDiverged, match=r"in epoch 0; lower the learning rate, now 1e\+30"):
+        fit_ripsnet(small(), clouds, images, epochs=2, learning_rate=1e30, batch_size=8)
 
 
 # The artefact

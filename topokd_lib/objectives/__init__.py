@@ -14,5 +14,16 @@ __all__ = [
     "WeightedSum",
     "feature_cloud",
     "kd_loss",
+    "objective_names",
     "topology_loss",
 ]
+
+
+def objective_names() -> list[str]:
+    """Names of the methods that a recipe can use as a term."""
+    exported = {name: globals()[name] for name in __all__}
+    return [
+        name
+        for name, cls in exported.items()
+        if isinstance(cls, type) and issubclass(cls, Objective) and cls not in (Objective, WeightedSum)
+    ]

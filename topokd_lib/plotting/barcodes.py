@@ -51,12 +51,17 @@ def draw_barcode(
     if end is None:
         end = 1.1 * float(max(every[np.isfinite(every)].max(), epsilon or 0.0)) or 1.0
 
+    thickness = float(np.clip(100 / len(every), 0.7, 3.0))
     height = 0
     for dimension, rows in enumerate(sorted_rows):
         colour = dimension_colour(dimension)
         for birth, death in rows:
             ax.plot(
-                [birth, min(death, end)], [height, height], color=colour, linewidth=3, solid_capstyle="butt"
+                [birth, min(death, end)],
+                [height, height],
+                color=colour,
+                linewidth=thickness,
+                solid_capstyle="butt",
             )
             if death > end:
                 ax.scatter(

@@ -9,8 +9,9 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PatchCollection, PolyCollection
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle
-from numpy.typing import ArrayLike
+from matplotlib.patches import Circle, PathPatch
+from matplotlib.path import Path
+from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
 
@@ -18,17 +19,19 @@ from topokd_lib.plotting.arrays import as_rows
 from topokd_lib.plotting.barcodes import draw_barcode
 from topokd_lib.plotting.clouds import draw_cloud
 from topokd_lib.plotting.diagrams import draw_diagram
-from topokd_lib.plotting.style import H0, INK, NOISE, WIDTH, small_multiples
+from topokd_lib.plotting.style import H0, INK, WIDTH, small_multiples
 from topokd_lib.topology import minimum_spanning_tree, rips_diagrams
 
 __all__ = [
-    "accuracy_figure",
     "diagrams_figure",
     "draw_complex",
     "rips_figure",
     "scales_figure",
     "tree_figure",
 ]
+
+_MANY_TRIANGLES = 500
+"""From here on triangles are drawn as pixels: thousands of outlines make a page slow to load."""
 
 
 def draw_complex(
@@ -57,8 +60,8 @@ def draw_complex(
         >>> from matplotlib.figure import Figure
         >>> ax = Figure().subplots()
         >>> draw_complex(ax, [(0, 0), (3, 0), (0, 4)], 4.0)
-        >>> [(part.get_gid(), len(part.get_paths())) for part in ax.collections[:2]]
-        [('triangles', 0), ('edges', 2)]
+        >>> [(part.get_gid(), len(part.get_path().vertices) // 2) for part in ax.patches]
+        [('edges', 2)]
     """
     if not epsilon >= 0:
         raise ValueError(f"a filtration begins at 0, got epsilon={epsilon}")
@@ -74,13 +77,15 @@ def draw_complex(
         )
     # One flat tint: overlapping triangles must not look like more than one.
     faces = PolyCollection(
-        [rows[list(t)] for t in triangles], facecolor="#E3E3E3", linewidth=0, gid="triangles"
+        [rows[list(t)] for t in triangles], facecolor="#DCDCDC", linewidth=0, gid="triangles"
     )
-    lines = LineCollection([rows[list(e)] for e in edges], color=INK, linewidth=0.7, gid="edges")
     faces.set_zorder(1)
-    lines.set_zorder(2)
+    faces.set_rasterized(len(triangles) > _MANY_TRIANGLES)
     ax.add_collection(faces)
-    ax.add_collection(lines)
+    # All edges are one path: it takes a third of the bytes of a path for each.
+    path = Path(rows[np.array(edges, dtype=int).reshape(-1)], [Path.MOVETO, Path.LINETO] * len(edges))
+    width = 0.9 if len(edges) < 100 else 0.3
+    ax.add_patch(PathPatch(path, edgecolor=INK, facecolor="none", linewidth=width, gid="edges", zorder=2))
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
 
@@ -92,9 +97,12 @@ def scales_figure(
     names: Sequence[str] | None = None,
     balls: bool = False,
 ) -> Figure:
-    """The complex of the same points at several scales, side by side, in the same units."""
-    figure, panels = small_multiples(len(scales), aspect=_aspect(as_rows(points, "points")))
-    for ax, epsilon in zip(panels, scales, strict=True):
+    """The complex of the same points at several scales, two in a row, in the same units."""
+    aspect = _aspect(as_rows(points, "points"))
+    figure, panels = small_multiples(2, rows=-(-len(scales) // 2), aspect=aspect)
+    for ax in panels[len(scales) :]:
+        ax.remove()
+    for ax, epsilon in zip(panels, scales, strict=False):
         draw_complex(ax, points, epsilon, names=names, balls=balls)
         ax.set_title(rf"$\varepsilon = {epsilon:g}$")
     return figure
@@ -111,7 +119,7 @@ def rips_figure(points: Tensor | ArrayLike, epsilon: float, *, names: Sequence[s
     draw_complex(panels["complex"], points, epsilon, names=names, balls=True)
     panels["complex"].set_title(rf"complex at $\varepsilon = {epsilon:g}$")
     for dimension, pairs in enumerate(diagrams):
-        draw_diagram(panels["diagram"], pairs, dimension=dimension)
+        draw_diagram(panels["diagram"], pairs, dimension=dimension, limits=_limits([diagrams]))
     panels["diagram"].set_title("diagram")
     draw_barcode(panels["barcode"], diagrams, epsilon=epsilon)
     panels["barcode"].set_title("barcode")
@@ -136,7 +144,6 @@ def diagrams_figure(clouds: Mapping[str, Tensor | ArrayLike]) -> Figure:
     """Clouds above, their diagrams in dimensions 0 and 1 below, each row with one range for all."""
     figure, panels = small_multiples(len(clouds), rows=2, share=False)
     diagrams = [_diagrams(cloud) for cloud in clouds.values()]
-    highest = max(float(pairs[pairs.isfinite()].max()) for both in diagrams for pairs in both if len(pairs))
     everything = np.concatenate([as_rows(cloud, "points") for cloud in clouds.values()])
     margin = 0.08 * np.ptp(everything, axis=0)
     low, high = everything.min(axis=0) - margin, everything.max(axis=0) + margin
@@ -144,46 +151,13 @@ def diagrams_figure(clouds: Mapping[str, Tensor | ArrayLike]) -> Figure:
     for top, bottom, (name, cloud), both in zip(above, below, clouds.items(), diagrams, strict=True):
         draw_cloud(top, cloud)
         top.set(title=name, xlim=(low[0], high[0]), ylim=(low[1], high[1]), xticks=[], yticks=[])
+        top.spines[:].set_visible(False)
         for dimension, pairs in enumerate(both):
-            draw_diagram(bottom, pairs, dimension=dimension, limits=(-0.05 * highest, 1.2 * highest))
+            draw_diagram(bottom, pairs, dimension=dimension, limits=_limits(diagrams))
     return figure
 
 
-def accuracy_figure(accuracies: Mapping[str, Sequence[float]], chance: float) -> Figure:
-    """One row per method: a dot for every seed, and a bar for their mean plus and minus their deviation.
-
-    Args:
-        accuracies: Fractions between 0 and 1, one per seed; the first method is the baseline, in grey.
-        chance: Accuracy of guessing, marked by a line.
-
-    Raises:
-        ValueError: If a method has fewer than two seeds, and so no spread.
-    """
-    for method, values in accuracies.items():
-        if len(values) < 2:
-            raise ValueError(f"a spread needs two seeds or more, {method!r} has {len(values)}")
-    figure, ax = plt.subplots(figsize=(WIDTH, 0.5 * len(accuracies) + 0.9))
-    for row, values in enumerate(accuracies.values()):
-        colour = NOISE if row == 0 else H0
-        ax.scatter(values, [row] * len(values), s=12, color=colour, alpha=0.6, linewidths=0)
-        ax.errorbar(
-            np.mean(values),
-            row + 0.22,
-            xerr=np.std(values, ddof=1),
-            fmt="o",
-            color=colour,
-            capsize=3,
-            linewidth=1.6,
-        )
-    ax.axvline(chance, color=NOISE, linestyle="--", linewidth=0.8)
-    ax.annotate("chance", (chance, -0.45), xytext=(4, 0), textcoords="offset points", va="center", color=INK)
-    ax.set(xlim=(0, 1.02), ylim=(len(accuracies) - 0.4, -0.7), xlabel="accuracy on new clouds")
-    ax.set_yticks(range(len(accuracies)), list(accuracies))
-    ax.grid(visible=False, axis="y")
-    return figure
-
-
-def _aspect(rows: np.ndarray) -> float:
+def _aspect(rows: NDArray[np.float64]) -> float:
     """Height divided by width of what the points cover, kept within what a panel can show."""
     width, height = np.ptp(rows, axis=0)
     return float(np.clip((height + 0.16 * width) / (1.16 * width or 1.0), 0.4, 1.4))
@@ -193,3 +167,9 @@ def _diagrams(points: Tensor | ArrayLike) -> list[Tensor]:
     """Pairs in dimensions 0 and 1, with the component that never dies."""
     cloud = torch.as_tensor(as_rows(points, "points"))
     return [each[0] for each in rips_diagrams(cloud[None], dimensions=(0, 1), essential="keep")]
+
+
+def _limits(diagrams: Sequence[Sequence[Tensor]]) -> tuple[float, float]:
+    """One range for several diagrams, with room above for the bars that never end."""
+    highest = max(float(pairs[pairs.isfinite()].max()) for both in diagrams for pairs in both if len(pairs))
+    return -0.05 * highest, 1.2 * highest

@@ -16,16 +16,16 @@ from topokd_lib.plotting.style import ACCENT, INK, NOISE, WIDTH, dimension_colou
 from topokd_lib.topology import PersistenceImage
 
 __all__ = [
+    "accuracies_figure",
+    "bandwidth_and_resolution_figure",
+    "cloud_to_image_figure",
+    "confusable_profiles_figure",
     "draw_bars",
     "draw_image",
-    "plot_accuracies",
-    "plot_bandwidth_and_resolution",
-    "plot_cloud_to_image",
-    "plot_confusable_profiles",
-    "plot_gradient_at_the_edge",
-    "plot_identical_columns",
-    "plot_image_with_numbers",
-    "plot_short_bar",
+    "gradient_at_the_edge_figure",
+    "identical_columns_figure",
+    "image_with_numbers_figure",
+    "short_bar_figure",
 ]
 
 Image = Float[Tensor, "persistence birth"]
@@ -93,21 +93,28 @@ def draw_bars(ax: Axes, pairs: Float[Tensor, "bars 2"], *, dimension: int = 1) -
     )
 
 
-def plot_cloud_to_image(
+def cloud_to_image_figure(
     cloud: Float[Tensor, "points 2"], pairs: Float[Tensor, "bars 2"], values: Image, image: PersistenceImage
 ) -> Figure:
     """A point cloud, its diagram in dimension 1, and the persistence image of that diagram."""
     figure, (left, middle, right) = small_multiples(3, share=False)
-    draw_cloud(left, cloud, size=8)
+    figure.set_size_inches(WIDTH, 2.35)
+    draw_cloud(left, cloud, size=8.0)
     draw_diagram(middle, pairs, dimension=1)
     draw_image(right, values, image)
-    left.set(title="points", xlabel="x", ylabel="y")
+    left.set_aspect("equal", adjustable="datalim")
+    left.set_title(f"{len(cloud)} points")
+    for ax in (left, middle, right):
+        ax.set_box_aspect(1)
+        ax.locator_params(nbins=3)
     middle.set_title(f"{len(pairs)} bars")
     right.set_title(f"{image.pixels} numbers")
     return figure
 
 
-def plot_image_with_numbers(pairs: Float[Tensor, "bars 2"], values: Image, image: PersistenceImage) -> Figure:
+def image_with_numbers_figure(
+    pairs: Float[Tensor, "bars 2"], values: Image, image: PersistenceImage
+) -> Figure:
     """A small image with its value written in each pixel, and the bars that made it."""
     figure, ax = plt.subplots(figsize=(0.62 * WIDTH, 0.62 * WIDTH))
     draw_image(ax, values, image)
@@ -116,8 +123,8 @@ def plot_image_with_numbers(pairs: Float[Tensor, "bars 2"], values: Image, image
     persistences = np.linspace(*image.persistence_range, image.resolution[0])
     for row, persistence in enumerate(persistences):
         for column, birth in enumerate(births):
-            value = float(values[row, column])
-            dark = value > 0.6 * float(values.max())
+            value = values[row, column].item()
+            dark = value > 0.6 * values.max().item()
             ax.annotate(
                 f"{value:.4g}",
                 (birth, persistence),
@@ -130,7 +137,7 @@ def plot_image_with_numbers(pairs: Float[Tensor, "bars 2"], values: Image, image
     return figure
 
 
-def plot_short_bar(
+def short_bar_figure(
     lengths: Sequence[float], changes: Mapping[str, Sequence[float]], bound: Sequence[float]
 ) -> Figure:
     """How much one bar changes the image as it becomes short, for several weights.
@@ -141,16 +148,25 @@ def plot_short_bar(
         bound: What the stability theorem allows for the weight that vanishes on the diagonal.
     """
     figure, ax = plt.subplots(figsize=(WIDTH, 0.5 * WIDTH))
-    for (name, change), colour in zip(changes.items(), (ACCENT, INK), strict=True):
+    places = ((-1, 7), (-3, -15))  # which point is named, and how far above
+    for (name, change), colour, (point, above) in zip(changes.items(), (ACCENT, INK), places, strict=True):
         ax.loglog(lengths, change, color=colour, marker="o")
-        ax.annotate(f"weight: {name}", (lengths[0], change[0]), xytext=(0, 7), textcoords="offset points")
+        at = (lengths[point], change[point])
+        ax.annotate(f"weight: {name}", at, xytext=(6, above), textcoords="offset points", color=INK)
     ax.loglog(lengths, bound, color=NOISE, linestyle="--")
-    ax.annotate("the theorem's bound", (lengths[0], bound[0]), xytext=(0, 9), textcoords="offset points")
+    ax.annotate(
+        "the theorem's bound",
+        (lengths[-3], bound[-3]),
+        xytext=(-6, 8),
+        textcoords="offset points",
+        ha="right",
+        color=NOISE,
+    )
     ax.set(xlabel="persistence of the bar", ylabel="change of the image")
     return figure
 
 
-def plot_bandwidth_and_resolution(
+def bandwidth_and_resolution_figure(
     pairs: Float[Tensor, "bars 2"], images: Sequence[Sequence[tuple[Image, PersistenceImage]]]
 ) -> Figure:
     """One diagram under several bandwidths (rows) and resolutions (columns), with its bars on top."""
@@ -167,7 +183,7 @@ def plot_bandwidth_and_resolution(
     return figure
 
 
-def plot_confusable_profiles(
+def confusable_profiles_figure(
     persistences: Sequence[Sequence[float]],
     profiles: Mapping[float, Sequence[Float[Tensor, " pixels"]]],
     window: tuple[float, float],
@@ -190,19 +206,20 @@ def plot_confusable_profiles(
             level = np.full(len(bars), -0.1 - 0.1 * depth)
             ax.scatter(bars, level, color=colour, s=18, marker="|", linewidths=2)
             if ax is panels[0]:
-                name = f"{len(bars)} bars"
-                ax.annotate(name, (window[1], level[0]), va="center", ha="right", color=colour)
+                ax.annotate(
+                    f"{len(bars)} bars", (0.04, 0.92 - 0.1 * depth), xycoords="axes fraction", color=colour
+                )
         ax.set(title=f"h = {bandwidth:g}", xlabel="persistence", ylim=(-0.28, 1.08), xlim=window)
         ax.set_yticks([0, 0.5, 1])
     panels[0].set_ylabel("pixel / largest")
     return figure
 
 
-def plot_accuracies(scores: Mapping[str, Sequence[float]], chance: float) -> Figure:
-    """Accuracy of several representations: one dot per repetition, a line at the mean, and the level of guessing."""
+def accuracies_figure(scores: Mapping[str, Sequence[float]], chance: float) -> Figure:
+    """Accuracies per representation: a dot for each repetition, a bar at the mean, the level of guessing."""
     figure, ax = plt.subplots(figsize=(WIDTH, 0.22 * WIDTH + 0.38 * len(scores)))
-    for row, (name, values) in enumerate(reversed(scores.items())):
-        colour = ACCENT if row == 0 else NOISE
+    for row, (name, values) in enumerate(reversed(list(scores.items()))):
+        colour = ACCENT if row == len(scores) - 1 else NOISE
         ax.scatter(values, np.full(len(values), row), s=22, color=colour, alpha=0.8, linewidths=0, zorder=3)
         mean, deviation = np.mean(values), np.std(values, ddof=1)
         ax.plot([mean, mean], [row - 0.22, row + 0.22], color=INK, linewidth=1.8, zorder=4)
@@ -215,7 +232,7 @@ def plot_accuracies(scores: Mapping[str, Sequence[float]], chance: float) -> Fig
     return figure
 
 
-def plot_identical_columns(
+def identical_columns_figure(
     deaths: Float[Tensor, " bars"], values: Image, image: PersistenceImage
 ) -> Figure:
     """An image of dimension 0 whose columns are all the same, and the one column, above the bars' lengths."""
@@ -231,7 +248,7 @@ def plot_identical_columns(
     return figure
 
 
-def plot_gradient_at_the_edge(
+def gradient_at_the_edge_figure(
     scales: Sequence[float], gradients: Mapping[str, Sequence[float]], window: tuple[float, float]
 ) -> Figure:
     """Size of the gradient that reaches a cloud as it is shrunk or stretched out of the image's window.

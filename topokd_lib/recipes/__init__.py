@@ -6,6 +6,7 @@ from topokd_lib.recipes.recipe import DataSpec, Recipe, RipsNetRecipe, TeacherSp
 from topokd_lib.recipes.run import (
     assemble,
     default_directory,
+    evaluate_run,
     rehearse,
     run_recipe,
     run_ripsnet_recipe,
@@ -19,6 +20,7 @@ __all__ = [
     "Term",
     "assemble",
     "default_directory",
+    "evaluate_run",
     "find_recipe",
     "load_recipe",
     "recipe_names",

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from topokd_lib import objectives
-from topokd_lib.errors import UnknownName, did_you_mean, require_name
+from topokd_lib.errors import RecipeError, UnknownName, did_you_mean, require_name
+from topokd_lib.objectives import objective_names
 
 __all__ = ["check_recipe_names", "find_recipe", "recipe_names", "recipe_title"]
 
@@ -52,19 +52,17 @@ def check_recipe_names(path: Path) -> None:
 
     Raises:
         UnknownName: If a term names an objective that the library does not have.
-        ValueError: If the file is not YAML, or not a mapping.
+        RecipeError: If the file is not YAML, or not a mapping.
     """
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} cannot be read as YAML: {error}") from error
+        raise RecipeError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(recipe, Mapping):
-        raise ValueError(  # noqa: TRY004 (the content is wrong, not an argument's type)
-            f"{path} must hold a mapping of recipe fields such as data, student and terms"
-        )
+        raise RecipeError(f"{path} must hold a mapping of recipe fields such as data, student and terms")
     for name in _objectives_named(recipe):
         if "." not in name:
-            require_name("objective", name, _known_objectives())
+            require_name("objective", name, objective_names())
 
 
 def _objectives_named(recipe: Mapping[str, Any]) -> Iterator[str]:
@@ -75,12 +73,3 @@ def _objectives_named(recipe: Mapping[str, Any]) -> Iterator[str]:
             objective = objective.get("class_path")
         if isinstance(objective, str):
             yield objective
-
-
-def _known_objectives() -> list[str]:
-    exported = {name: getattr(objectives, name) for name in objectives.__all__}
-    return [
-        name
-        for name, cls in exported.items()
-        if isinstance(cls, type) and issubclass(cls, objectives.Objective) and cls is not objectives.Objective
-    ]

@@ -10,15 +10,13 @@ from typing import TypeVar
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from topokd_lib import objectives
+from topokd_lib.errors import RecipeError
 from topokd_lib.recipes.files import check_recipe_names, find_recipe
 from topokd_lib.recipes.recipe import Recipe, RipsNetRecipe
 
 __all__ = ["add_recipe_options", "build_recipe", "load_recipe", "resolve_config"]
 
 AnyRecipe = TypeVar("AnyRecipe", Recipe, RipsNetRecipe)
-
-_SHORT_NAMES = objectives.__all__  # importing the objectives is what makes `objective: KD` mean a class
 
 
 def add_recipe_options(parser: ArgumentParser, kind: type[Recipe] | type[RipsNetRecipe]) -> None:
@@ -32,7 +30,7 @@ def resolve_config(arguments: Sequence[str]) -> list[str]:
 
     Raises:
         UnknownName: If there is no such recipe, or it names an unknown objective.
-        ValueError: If the file is not a mapping in YAML.
+        RecipeError: If the file is not a mapping in YAML.
     """
     resolved: list[str] = []
     expects_name = False
@@ -72,7 +70,7 @@ def load_recipe(
 
     Raises:
         UnknownName: If there is no such recipe, or it names an unknown objective.
-        ValueError: If a field is missing, unknown or of the wrong type.
+        RecipeError: If a field is missing, unknown or of the wrong type.
 
     Example:
         >>> recipe, text = load_recipe("digits/kd", ["--seed", "3"], kind=Recipe)
@@ -84,5 +82,5 @@ def load_recipe(
     try:
         options = parser.parse_args(resolve_config(["--config", source, *overrides]))
     except ArgumentError as error:
-        raise ValueError(f"recipe {source}: {error}") from error
+        raise RecipeError(f"recipe {source}: {error}") from error
     return build_recipe(parser, options, kind)

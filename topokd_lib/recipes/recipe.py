@@ -69,11 +69,13 @@ class TeacherSpec:
         Raises:
             CheckpointError: If there are no such weights.
         """
-        model, metadata = load_student(self.weights)
+        path = self.weights / "student.safetensors" if self.weights.is_dir() else self.weights
+        model, about = load_student(path)
+        known = about.normalisation is not None
         return Teacher(
             model,
-            normalisation=metadata.normalisation,
-            data_normalisation=data.normalisation,
+            normalisation=about.normalisation,
+            data_normalisation=data.normalisation if known else None,
             batch_statistics=self.batch_statistics,
         )
 

@@ -1,6 +1,7 @@
 """Carry out a recipe: build what it names, check it, train, and keep the record."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -9,17 +10,36 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from topokd_lib.data import EpochLoader, ImageData
+from topokd_lib.errors import ArtefactMismatch, RecipeError, RunDirectoryError
 from topokd_lib.models import FeatureModel, Teacher, create_model
 from topokd_lib.objectives import WeightedSum
 from topokd_lib.outputs import Batch
 from topokd_lib.pair import Pair
 from topokd_lib.prepare import prepare_ripsnet
 from topokd_lib.prepare.ripsnet import Progress
+from topokd_lib.recipes.load import load_recipe
 from topokd_lib.recipes.recipe import Recipe, RipsNetRecipe
 from topokd_lib.topology import RipsNetArtefact
-from topokd_lib.training import History, RunDirectory, fit, make_fabric, seed_all
+from topokd_lib.training import (
+    Evaluation,
+    History,
+    RunDirectory,
+    evaluate,
+    fit,
+    load_student,
+    make_fabric,
+    seed_all,
+)
 
-__all__ = ["Assembly", "assemble", "default_directory", "rehearse", "run_recipe", "run_ripsnet_recipe"]
+__all__ = [
+    "Assembly",
+    "assemble",
+    "default_directory",
+    "evaluate_run",
+    "rehearse",
+    "run_recipe",
+    "run_ripsnet_recipe",
+]
 
 
 @dataclass
@@ -39,26 +59,40 @@ def assemble(recipe: Recipe, fabric: Fabric | None = None) -> Assembly:
     Raises:
         UnknownName: If a data set or a model does not exist.
         CheckpointError: If the teacher's weights cannot be read.
-        FeatureNotFound, ArtefactMismatch, ValueError: If an objective does not fit the pair.
+        FeatureNotFound: If an objective reads a feature that a network does not offer.
+        ArtefactMismatch: If an objective's artefact was made for something else.
+        RecipeError: If an objective does not fit the pair for another reason.
     """
-    data = recipe.data.load()
-    loader = recipe.data.loader(
-        data,
-        seed=recipe.seed,
-        rank=fabric.global_rank if fabric else 0,
-        world_size=fabric.world_size if fabric else 1,
-    )
-    teacher = recipe.teacher.load(data) if recipe.teacher else None
-    seed_all(recipe.seed)
-    student = create_model(recipe.student, num_classes=data.num_classes)
-    pair = Pair.measure(
-        student,
-        teacher,
-        image_shape=data.image_shape,
-        train_labels=data.train_labels,
-        batch_size=recipe.data.batch_size,
-    )
-    return Assembly(data, loader, student, teacher, recipe.objective(pair))
+    with _the_recipe_is_at_fault():
+        data = recipe.data.load()
+        loader = recipe.data.loader(
+            data,
+            seed=recipe.seed,
+            rank=fabric.global_rank if fabric else 0,
+            world_size=fabric.world_size if fabric else 1,
+        )
+        teacher = recipe.teacher.load(data) if recipe.teacher else None
+        seed_all(recipe.seed)
+        student = create_model(recipe.student, num_classes=data.num_classes)
+        pair = Pair.measure(
+            student,
+            teacher,
+            image_shape=data.image_shape,
+            train_labels=data.train_labels,
+            batch_size=recipe.data.batch_size,
+        )
+        return Assembly(data, loader, student, teacher, recipe.objective(pair))
+
+
+@contextmanager
+def _the_recipe_is_at_fault() -> Iterator[None]:
+    """While things are built, a wrong value is the recipe's; our own errors say so themselves."""
+    try:
+        yield
+    except (ArtefactMismatch, RecipeError):
+        raise
+    except (TypeError, ValueError) as error:
+        raise RecipeError(str(error)) from error
 
 
 def run_recipe(recipe: Recipe, text: str, directory: Path, *, progress: bool = True) -> dict[str, Any]:
@@ -77,9 +111,8 @@ def run_recipe(recipe: Recipe, text: str, directory: Path, *, progress: bool = T
     fabric = make_fabric(recipe.engine)
     fabric.launch()
     parts = assemble(recipe, fabric)
-    run = RunDirectory.open(
-        directory, recipe=text, seed=recipe.seed, data_fingerprint=parts.data.fingerprint()
-    )
+    with fabric.rank_zero_first():
+        run = RunDirectory.open(directory, recipe=text, seed=recipe.seed, data=parts.data)
     if run.record is None:
         fit(
             fabric,
@@ -133,13 +166,40 @@ def rehearse(recipe: Recipe, *, steps: int = 2) -> History:
 
 
 def run_ripsnet_recipe(recipe: RipsNetRecipe, *, progress: Progress | None = None) -> RipsNetArtefact:
-    """Prepare a RipsNet as the recipe says and write its artefact."""
-    data = recipe.data.load()
-    teacher = recipe.teacher.load(data)
-    loader = recipe.data.loader(data, seed=recipe.plan.seed)
-    artefact = prepare_ripsnet(teacher, loader, recipe.plan, progress=progress)
+    """Prepare a RipsNet as the recipe says, and write its artefact.
+
+    Raises:
+        UnknownName: If the data set does not exist.
+        CheckpointError: If the teacher's weights cannot be read.
+        RecipeError: If the plan cannot be carried out.
+    """
+    with _the_recipe_is_at_fault():
+        data = recipe.data.load()
+        teacher = recipe.teacher.load(data)
+        loader = recipe.data.loader(data, seed=recipe.plan.seed)
+        artefact = prepare_ripsnet(teacher, loader, recipe.plan, progress=progress)
     artefact.save(recipe.artefact)
     return artefact
+
+
+def evaluate_run(directory: Path, *, best: bool = False) -> Evaluation:
+    """Test a run's network again, on the data that its recipe names.
+
+    Raises:
+        RunDirectoryError: If the directory holds no run.
+        CheckpointError: If its weights are missing or damaged.
+    """
+    source = directory / "recipe.yaml"
+    if not source.is_file():
+        raise RunDirectoryError(
+            f"{directory} holds no run: there is no recipe.yaml in it; give the directory that "
+            f"`topokd train` printed"
+        )
+    recipe, _ = load_recipe(str(source), kind=Recipe)
+    data = recipe.data.load()
+    model, _ = load_student(directory / ("best.safetensors" if best else "student.safetensors"))
+    loader = recipe.data.loader(data, seed=recipe.seed)
+    return evaluate(make_fabric(recipe.engine), model, loader.test_batches())
 
 
 def default_directory(source: str, recipe: Recipe) -> Path:

@@ -53,7 +53,7 @@ def rips_diagrams(
     Args:
         points: Clouds of one size. Gradients flow back to them with every engine and in every dimension.
         dimensions: Homology dimensions, in the order in which they are returned.
-        engine: ``"mst"``: a minimum spanning tree, dimension 0 only, milliseconds for a hundred clouds.
+        engine: ``"mst"``: a minimum spanning tree, dimension 0 only, much the fastest.
             ``"gudhi"``: the simplex tree, any dimension; its cost grows with the number of simplices,
             ``points ** (dimension + 2)``. ``"auto"``: the first for dimension 0 alone, else the second.
         essential: What to do with bars that never die: ``"drop"`` them, or ``"keep"`` them with the death

@@ -3,7 +3,7 @@
 Reference:
     T. de Surrel et al. RipsNet: a general architecture for fast and robust estimation of the persistent
     homology of point clouds. 2022. [desurrel2022ripsnet]
-    M. Zaheer et al. Deep Sets. NeurIPS 2017. [zaheer2017deep]
+    M. Zaheer et al. Deep Sets. NeurIPS 2017. [zaheer2017deepsets]
     J. Kim et al. Do topological characteristics help in knowledge distillation? ICML 2024. [kim2024topkd]
 """
 
@@ -254,7 +254,7 @@ def fit_ripsnet(
         for indices in batches(torch.randperm(training, generator=generator)):
             summed = error(indices)
             optimiser.zero_grad()
-            (summed / len(indices)).backward()  # type: ignore[no-untyped-call]
+            (summed / len(indices)).backward()
             optimiser.step()
             errors.append(summed.detach())
         network.eval()

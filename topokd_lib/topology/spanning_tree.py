@@ -3,6 +3,7 @@
 Reference:
     R. C. Prim. Shortest connection networks and some generalizations. 1957. [prim1957shortest]
     J. C. Gower, G. J. S. Ross. Minimum spanning trees and single linkage cluster analysis. 1969.
+    [gower1969mst]
 """
 
 import numpy as np

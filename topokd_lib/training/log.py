@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -56,7 +56,7 @@ class EpochRecord:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+    def from_dict(cls, data: Mapping[str, Any]) -> "EpochRecord":
         """The record that :meth:`to_dict` described."""
         test = data["test"]
         return cls(**{**data, "test": None if test is None else Evaluation(**test)})
@@ -104,7 +104,7 @@ class History:
         return [record.to_dict() for record in self.records]
 
     @classmethod
-    def from_list(cls, data: list[dict[str, Any]]) -> Self:
+    def from_list(cls, data: list[dict[str, Any]]) -> "History":
         """The history that :meth:`to_list` described."""
         return cls([EpochRecord.from_dict(record) for record in data])
 
@@ -206,7 +206,7 @@ class Progress:
         accuracy = "" if math.isnan(self._accuracy) else f", test {self._accuracy:.2%}"
         self._bar.set_postfix_str(f"loss {loss:.4f}{accuracy}")
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -56,8 +56,9 @@ ${range("resolution", "pixels", 3, 30, 1, 15)}<label>weight<select name="weight"
       });
       values[0].textContent = h.toFixed(2);
       values[1].textContent = `${resolution} × ${resolution}`;
-      form.lastChild.textContent = `${bars.length} bars → ${resolution ** 2} numbers, ${peaks(image)} peak(s). ` +
-        `Largest pixel ${top.toFixed(2)}.`;
+      const count = peaks(image);
+      form.lastChild.textContent = `${bars.length} bars → ${resolution ** 2} numbers, ${count} ` +
+        `${count === 1 ? "peak" : "peaks"}. Largest pixel ${top.toFixed(2)}.`;
     }
     function move(i, b, p) {
       bars[i] = [b, p].map(v => Math.round(1000 * Math.min(1, Math.max(0, v))) / 1000);

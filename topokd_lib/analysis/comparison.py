@@ -1,0 +1,96 @@
+"""How near a student is to its teacher: in what it says, and in the shape of its features."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from topokd_lib.data import EpochLoader
+from topokd_lib.models import FeatureModel, Teacher
+from topokd_lib.objectives import feature_cloud
+from topokd_lib.topology import PersistenceImage, h0_deaths, rips_diagrams
+
+__all__ = ["Comparison", "compare", "scaled_deaths"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A student beside its teacher, averaged over test minibatches.
+
+    Args:
+        agreement: Fraction of test images to which both give the same class.
+        image_distance: Mean squared difference of the exact persistence images of both clouds. It depends on
+            the scale of the features, as TopKD's loss does.
+        death_distance: Root mean square difference of the sorted H0 deaths after each cloud was divided by
+            its mean distance between points: the same comparison without scale.
+        scale_ratio: Mean distance between the student's points over that between the teacher's.
+        clouds: Number of minibatches.
+    """
+
+    agreement: float
+    image_distance: float
+    death_distance: float
+    scale_ratio: float
+    clouds: int
+
+
+def scaled_deaths(
+    clouds: Float[Tensor, "clouds points dim"],
+) -> tuple[Float[Tensor, "clouds bars"], Float[Tensor, " clouds"]]:
+    """Sorted H0 deaths in units of the mean distance between the cloud's points, and that distance."""
+    points = clouds.shape[1]
+    distances = torch.cdist(clouds, clouds, compute_mode="donot_use_mm_for_euclid_dist")
+    mean = distances.sum(dim=(1, 2)) / (points * (points - 1))
+    return h0_deaths(clouds) / mean[:, None], mean
+
+
+@torch.no_grad()
+def compare(
+    student: FeatureModel,
+    teacher: Teacher,
+    loader: EpochLoader,
+    *,
+    image: PersistenceImage,
+    feature: str = "pooled",
+    dimension: int = 0,
+) -> Comparison:
+    """Compare two networks on the test images, in clouds of the loader's batch size.
+
+    Args:
+        student: Left in evaluation mode.
+        teacher: Any width; diagrams of clouds in different spaces are comparable.
+        loader: Gives the test images; those that do not fill a last cloud count for the agreement only.
+        image: The conventions of the persistence image, such as those in a RipsNet's artefact.
+        feature: Name of the feature in both networks.
+        dimension: Homology dimension of the images.
+
+    Raises:
+        FeatureNotFound: If a network does not offer the feature.
+        ValueError: If there are fewer test images than points in a cloud.
+    """
+    student.eval()
+    same = total = 0
+    seen, taught = [], []
+    for batch in loader.test_batches():
+        said, meant = student.extract(batch.images, [feature]), teacher(batch, [feature])
+        same += int((said.logits.argmax(dim=1) == meant.logits.argmax(dim=1)).sum())
+        total += len(batch)
+        seen.append(feature_cloud(said[feature])[0])
+        taught.append(feature_cloud(meant[feature])[0])
+    size = loader.batch_size
+    count = total // size
+    if count == 0:
+        raise ValueError(f"a cloud has {size} points, and there are {total} test images; lower batch_size")
+    students, teachers = (
+        torch.cat(parts)[: count * size].unflatten(0, (count, size)) for parts in (seen, taught)
+    )
+    images = [image(rips_diagrams(clouds, dimensions=(dimension,))[0]) for clouds in (students, teachers)]
+    (deaths, scale), (teacher_deaths, teacher_scale) = scaled_deaths(students), scaled_deaths(teachers)
+    return Comparison(
+        agreement=same / total,
+        image_distance=float((images[0] - images[1]).square().mean()),
+        death_distance=float((deaths - teacher_deaths).square().mean().sqrt()),
+        scale_ratio=float((scale / teacher_scale).mean()),
+        clouds=count,
+    )
