@@ -72,9 +72,10 @@ def explain_pip(output, log):
             f"make book VENV=/other/disk/venv\nFull output: {log}"
         )
     if UNREACHABLE.search(output) and not REACHED.search(output):
+        cause = telling_line(output, UNREACHABLE).split("'")[0]  # without pip's quotes and brackets
         return (
             "The package registry cannot be reached.\n"
-            f"pip said: {telling_line(output, UNREACHABLE)}\n"
+            f"pip said: {cause}\n"
             "Check the network, the proxy (HTTPS_PROXY) and pip's own settings (`pip config list`), then run "
             "the command again; what is already downloaded is kept.\n"
             f"Full output: {log}"
@@ -89,10 +90,10 @@ def explain_pip(output, log):
 
 
 def telling_line(output, pattern):
-    """The last line of `output` that matches, without its repetitions."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    telling = [line for line in lines if pattern.search(line)] or lines or ["nothing"]
-    return telling[-1][:300]
+    """What stands from the last match to the end of its line; without a match, the last line."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()] or ["nothing"]
+    matches = [match for line in lines for match in pattern.finditer(line)]
+    return (matches[-1].string[matches[-1].start() :] if matches else lines[-1])[:200]
 
 
 def locked_lines(text):

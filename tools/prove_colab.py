@@ -142,7 +142,7 @@ def main() -> None:
         for notebook in options.notebooks or chapters():
             seconds, trouble = run(notebook, address, "colab", options.timeout)
             failed += bool(trouble)
-            print(f"  {seconds:6.1f} s  {'FAILED' if trouble else 'ok':6}  {notebook}", flush=True)
+            print(f"  {seconds:6.1f} s  {'FAILED' if trouble else 'ok':6}  {notebook.name}", flush=True)
             if trouble:
                 print(trouble, file=sys.stderr)
         after = versions(python)

@@ -1,12 +1,13 @@
 """The command ``topokd``: a file describes a run, the command line names it and changes a few values."""
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 from tqdm import tqdm
 
 from topokd_lib import __version__, errors
@@ -31,70 +32,85 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 2 for a mistake in what was asked."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        _run(words)
+        return _run(words)
     except MISTAKES as error:
-        print(f"topokd: {error}", file=sys.stderr)
+        text = " ".join(str(error).split()) if isinstance(error, ArgumentError) else str(error)
+        print(f"topokd: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ntopokd: stopped; the same command continues after the last epoch", file=sys.stderr)
+        print("\ntopokd: stopped; the same command goes on from what is complete", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(words: list[str]) -> int:
+    match words:
+        case ["--version"]:
+            print(f"topokd {__version__}")
+        case ["-h" | "--help"]:
+            print(_overview())
+        case ["prepare", "ripsnet", *rest]:
+            _prepare_ripsnet(rest)
+        case [("train" | "evaluate" | "recipes" | "demo") as command, *rest]:
+            {"train": _train, "evaluate": _evaluate, "recipes": _recipes, "demo": _demo}[command](rest)
+        case []:
+            print(_overview(), file=sys.stderr)
+            return 2
+        case _:
+            asked = " ".join(words[:2]) if words[0] == "prepare" else words[0]
+            errors.require_name("command", asked, COMMANDS)
     return 0
 
 
-def _run(words: list[str]) -> None:
-    parser = _new_parser("Topological knowledge distillation: train, prepare, evaluate.")
-    parser.add_argument("--version", action="version", version=f"topokd {__version__}")
-    commands = parser.add_subcommands(dest="command", required=True)
-
-    train = _new_parser("Train a network as a recipe says, or continue a run that was interrupted.")
-    train.add_argument("--out", type=Path | None, help="run directory; else runs/<recipe>/<student>/seed<k>")
-    train.add_argument("--dry-run", action="store_true", help="build all, train two steps, write nothing")
-    commands.add_subcommand("train", train, help="train a network as a recipe says")
-
-    prepare = _new_parser("Compute what a method needs before training.")
-    commands.add_subcommand("prepare", prepare, help="compute what a method needs before training")
-    prepared = prepare.add_subcommands(dest="what", required=True)
-    ripsnet = _new_parser("Train a RipsNet on the minibatch clouds of a teacher.")
-    prepared.add_subcommand("ripsnet", ripsnet, help="train a RipsNet on a teacher's clouds")
-
-    evaluate = _new_parser("Test accuracy of a run.")
-    evaluate.add_argument("run", type=Path, help="a run directory")
-    evaluate.add_argument("--best", action="store_true", help="the best epoch's weights, not the last's")
-    commands.add_subcommand("evaluate", evaluate, help="test accuracy of a run")
-
-    recipes = _new_parser("List recipes, models and objectives.")
-    commands.add_subcommand("recipes", recipes, help="list what can be run")
-
-    demo = _new_parser("Teacher, RipsNet and students with and without topology, on the 8×8 digits.")
-    demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="where everything is written")
-    demo.add_argument("--seeds", type=int, default=5, help="runs of every method")
-    commands.add_subcommand("demo", demo, help="the main experiment, in three minutes")
-
-    match words:
-        case ["train", *_]:
-            _train(train, parser, words)
-        case ["prepare", "ripsnet", *_]:
-            _prepare_ripsnet(ripsnet, parser, words)
-        case _:
-            options = parser.parse_args(words)
-            {"evaluate": _evaluate, "recipes": _recipes, "demo": _demo}[options.command](options)
+COMMANDS = {
+    "train": "train a network as a recipe says, or continue a run that was interrupted",
+    "prepare ripsnet": "train a RipsNet on a teacher's clouds, which TopKD needs",
+    "evaluate": "measure the test accuracy of a finished run",
+    "recipes": "list recipes, models and objectives",
+    "demo": "the main experiment in small: what topology adds, on the 8×8 digits",
+}
 
 
-def _train(train: ArgumentParser, parser: ArgumentParser, words: list[str]) -> None:
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {does}" for name, does in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: topokd COMMAND [options]",
+            "",
+            "Topological knowledge distillation: train, prepare, evaluate.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "`topokd COMMAND --help` explains one of them; `topokd --version` tells the version.",
+        ]
+    )
+
+
+def _train(words: list[str]) -> None:
     from topokd_lib.recipes import Recipe, default_directory, rehearse, run_recipe
-    from topokd_lib.recipes.load import add_recipe_options, build_recipe, resolve_config
+    from topokd_lib.recipes.load import add_recipe_options, build_recipe, parse_recipe
 
-    add_recipe_options(train, Recipe)
-    options = parser.parse_args(resolve_config(words)).train
-    recipe, text = build_recipe(train, options, Recipe)
+    parser = _new_parser("train", "[--config RECIPE] [--out DIRECTORY] [--dry-run] [--FIELD VALUE ...]")
+    parser.add_argument("--out", help="run directory; else runs/<recipe>/<student>/seed<k>")
+    parser.add_argument("--dry-run", action="store_true", help="build all, train two steps, write nothing")
+    parser.add_argument(
+        "--print-recipe", action="store_true", help="print all fields, defaults too, and stop"
+    )
+    add_recipe_options(parser, Recipe)
+    options, source = parse_recipe(parser, words)
+    recipe, text = build_recipe(parser, options, Recipe)
+    if options.print_recipe:
+        print(text, end="")
+        return
     if options.dry_run:
         history = rehearse(recipe)
         print(f"dry run: all parts fit; loss of the first steps {history.last.loss:.4f}")
         return
-    source = words[words.index("--config") + 1] if "--config" in words else recipe.data.name
-    directory = options.out or default_directory(source, recipe)
+    directory = Path(options.out) if options.out else default_directory(source or recipe.data.name, recipe)
     record = run_recipe(recipe, text, directory)
     last, best = record["last"], record["best"]
     print(
@@ -103,56 +119,82 @@ def _train(train: ArgumentParser, parser: ArgumentParser, words: list[str]) -> N
     )
 
 
-def _prepare_ripsnet(ripsnet: ArgumentParser, parser: ArgumentParser, words: list[str]) -> None:
+def _prepare_ripsnet(words: list[str]) -> None:
     from topokd_lib.recipes import RipsNetRecipe, run_ripsnet_recipe
-    from topokd_lib.recipes.load import add_recipe_options, build_recipe, resolve_config
+    from topokd_lib.recipes.load import add_recipe_options, build_recipe, parse_recipe
 
-    add_recipe_options(ripsnet, RipsNetRecipe)
-    options = parser.parse_args(resolve_config(words)).prepare.ripsnet
-    recipe, _ = build_recipe(ripsnet, options, RipsNetRecipe)
+    parser = _new_parser("prepare ripsnet", "[--config RECIPE] [--FIELD VALUE ...]")
+    add_recipe_options(parser, RipsNetRecipe)
+    recipe, _ = build_recipe(parser, parse_recipe(parser, words)[0], RipsNetRecipe)
     with closing(Stages()) as stages:
         artefact = run_ripsnet_recipe(recipe, progress=stages.show)
     report = artefact.report
     print(
         f"{recipe.artefact}: RipsNet for {artefact.teacher} {artefact.feature!r}, clouds of "
         f"{artefact.cloud_size} points\n"
-        f"validation error {report['validation_mse']:.5f}, of a constant {report['constant_mse']:.5f}, "
-        f"R² {report['r2']:.3f}"
+        f"validation error {report['validation_mse']:.5f}, of a constant image "
+        f"{report['constant_mse']:.5f}, R² {report['r2']:.3f}"
     )
 
 
-def _evaluate(options: Namespace) -> None:
+def _evaluate(words: list[str]) -> None:
     from topokd_lib.recipes import evaluate_run
 
-    found = evaluate_run(options.evaluate.run, best=options.evaluate.best)
+    parser = _new_parser("evaluate", "RUN [--best]")
+    parser.add_argument("run", help="a run directory, as `topokd train` prints it")
+    parser.add_argument("--best", action="store_true", help="the best epoch's weights, not the last's")
+    options = parser.parse_args(words)
+    found = evaluate_run(Path(options.run), best=options.best)
     print(
-        f"{options.evaluate.run}: top-1 {found.top1:.2%}, top-5 {found.top5:.2%}, "
+        f"{options.run}: top-1 {found.top1:.2%}, top-5 {found.top5:.2%}, "
         f"cross-entropy {found.loss:.4f} on {found.count} test images"
     )
 
 
-def _recipes(_: Namespace) -> None:
+def _recipes(words: list[str]) -> None:
     from topokd_lib import objectives
+    from topokd_lib.data import DATA
     from topokd_lib.models import MODELS
     from topokd_lib.recipes import find_recipe, recipe_names, recipe_title
 
+    _new_parser("recipes", "").parse_args(words)
     print("recipes (topokd train --config NAME):")
     width = max(len(name) for name in recipe_names())
     for name in recipe_names():
         print(f"  {name:<{width}}  {recipe_title(find_recipe(name))}")
-    print(f"models: {', '.join(MODELS)}")
+    print(f"data sets:  {', '.join(DATA)}")
+    print(f"models:     {', '.join(MODELS)}")
     print(f"objectives: {', '.join(objectives.objective_names())}")
 
 
-def _demo(options: Namespace) -> None:
+def _demo(words: list[str]) -> None:
     from topokd_lib.demo import run_demo
 
+    parser = _new_parser("demo", "[--out DIRECTORY] [--seeds N]")
+    parser.add_argument("--out", default="runs/demo", help="where everything is written")
+    parser.add_argument("--seeds", type=int, default=5, help="students of every method, at least 2")
+    options = parser.parse_args(words)
     with closing(Stages()) as stages:
-        run_demo(options.demo.out, seeds=options.demo.seeds, progress=stages.show)
+        run_demo(Path(options.out), seeds=options.seeds, progress=stages.show)
 
 
-def _new_parser(description: str) -> ArgumentParser:
-    return ArgumentParser(prog="topokd", description=description, exit_on_error=False, allow_abbrev=False)
+class _HelpFormatter(DefaultHelpFormatter):
+    """Docstrings are the help; their mark-up is for the web pages."""
+
+    def format_help(self) -> str:
+        return re.sub(r"(?::\w+:)?`+~?([^`]+)`+", r"\1", super().format_help())
+
+
+def _new_parser(command: str, usage: str) -> ArgumentParser:
+    return ArgumentParser(
+        prog=f"topokd {command}",
+        usage=f"topokd {command} {usage}".rstrip(),
+        description=f"{COMMANDS[command][0].upper()}{COMMANDS[command][1:]}.",
+        formatter_class=_HelpFormatter,
+        print_config=None,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
 
 
 class Stages:

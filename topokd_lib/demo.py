@@ -7,12 +7,13 @@ and with TopKD on exact persistence images, each from several seeds. Every part 
 import json
 import statistics
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from topokd_lib.analysis import compare
-from topokd_lib.errors import ArtefactMismatch, CheckpointError, RecipeError
+from topokd_lib.errors import CheckpointError, RecipeError
 from topokd_lib.recipes import (
     Recipe,
     RipsNetRecipe,
@@ -58,13 +59,21 @@ class Outcome:
 
 
 def run_demo(
-    directory: Path, *, seeds: int = 5, progress: Progress | None = None, say: Callable[[str], Any] = print
+    directory: Path,
+    *,
+    seeds: int = 5,
+    epochs: int | None = None,
+    clouds: int | None = None,
+    progress: Progress | None = None,
+    say: Callable[[str], Any] = print,
 ) -> list[Outcome]:
     """Run or continue the experiment; prints a table and writes a figure, a summary and all run records.
 
     Args:
         directory: Where everything is written; what is there already is not run again.
         seeds: Students of every method.
+        epochs: Of every training, in place of the recipes'; for a look at the machinery.
+        clouds: That RipsNet learns from, in place of the recipe's.
         progress: Called with (stage, done, total) during the preparation of the RipsNet.
         say: Receives the lines of the report.
 
@@ -74,20 +83,25 @@ def run_demo(
     if seeds < 2:
         raise RecipeError(f"differences are judged by their spread over seeds: at least 2, got seeds={seeds}")
     teacher_directory = directory / "teacher"
-    recipe, text = load_recipe("digits/teacher", kind=Recipe)
+    shorter = [] if epochs is None else ["--schedule.epochs", str(epochs)]
+    recipe, text = load_recipe("digits/teacher", shorter, kind=Recipe)
     record = run_recipe(recipe, text, teacher_directory)
     say(f"teacher {recipe.student}: test accuracy {record['last']['top1']:.2%}")
     data = recipe.data.load()
     loader = recipe.data.loader(data, seed=0)
     teacher = TeacherSpec(teacher_directory).load(data)
     artefact_path = directory / "ripsnet.safetensors"
-    artefact = _ripsnet(teacher_directory, artefact_path, teacher.fingerprint(), progress)
+    overrides = ["--teacher.weights", str(teacher_directory), "--artefact", str(artefact_path)]
+    overrides += [] if epochs is None else ["--plan.epochs", str(epochs)]
+    overrides += [] if clouds is None else ["--plan.clouds", str(clouds)]
+    ripsnet, _ = load_recipe("digits/ripsnet", overrides, kind=RipsNetRecipe)
+    artefact = _ripsnet(ripsnet, teacher.fingerprint(), progress)
     say(f"RipsNet: R² {artefact.report['r2']:.2f} against a constant image (1 is perfect)")
 
     outcomes = []
     for method, title in METHODS.items():
         for seed in range(seeds):
-            overrides = ["--seed", str(seed)]
+            overrides = ["--seed", str(seed), *shorter]
             if method != "none":
                 overrides += ["--teacher.weights", str(teacher_directory)]
             if method.startswith("topkd"):
@@ -112,9 +126,8 @@ def run_demo(
     for line in table(outcomes):
         say(line)
     _write(directory, outcomes)
-    say(
-        f"\nfigure: {directory / 'demo.svg'}   numbers: {directory / 'summary.json'}   runs: {directory}/*/seed*"
-    )
+    say(f"\nfigure:  {directory / 'demo.svg'}\nnumbers: {directory / 'summary.json'}")
+    say(f"runs:    {directory}/*/seed*")
     return outcomes
 
 
@@ -145,17 +158,12 @@ def table(outcomes: list[Outcome]) -> list[str]:
     ]
 
 
-def _ripsnet(teacher: Path, path: Path, fingerprint: str, progress: Progress | None) -> RipsNetArtefact:
-    recipe, _ = load_recipe(
-        "digits/ripsnet", ["--teacher.weights", str(teacher), "--artefact", str(path)], kind=RipsNetRecipe
-    )
-    if path.exists():
-        try:
-            artefact = RipsNetArtefact.load(path)
+def _ripsnet(recipe: RipsNetRecipe, fingerprint: str, progress: Progress | None) -> RipsNetArtefact:
+    if recipe.artefact.exists():
+        with suppress(CheckpointError):  # damaged: the teacher is at hand, so it is made again
+            artefact = RipsNetArtefact.load(recipe.artefact)
             if artefact.teacher_fingerprint == fingerprint:
                 return artefact
-        except (CheckpointError, ArtefactMismatch):
-            pass  # an interrupted or older preparation; the teacher is at hand, so it is made again
     return run_ripsnet_recipe(recipe, progress=progress)
 
 

@@ -339,9 +339,9 @@ def stages_are_rectified_preactivations(model: FeatureModel) -> None:
 
 
 def pooled_and_cam_explain_the_logits(model: FeatureModel) -> None:
-    """The classifier maps ``pooled`` to the logits, and the mean of ``cam`` is the logits."""
+    """The last layer maps ``pooled`` to the logits, and the mean of ``cam`` is the logits."""
     output = model.eval().extract(toy_batch(4).images, ["pooled", "cam"])
-    assert torch.allclose(model.classifier(output["pooled"]), output.logits, atol=1e-5), "pooled"
+    assert torch.allclose(model.last_layer(output["pooled"]), output.logits, atol=1e-5), "pooled"
     assert torch.allclose(output["cam"].mean(dim=(2, 3)), output.logits, atol=1e-4), "cam"
 
 

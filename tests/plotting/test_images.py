@@ -141,7 +141,8 @@ def test_profiles_share_the_larger_maximum():
 
 def test_accuracies_show_every_repetition_the_mean_and_guessing():
     (ax,) = accuracies_figure({"images": [0.8, 0.9], "numbers": [0.4, 0.6]}, chance=0.25).axes
-    assert texts(ax) == ["numbers: 0.50 ± 0.14", "images: 0.85 ± 0.07", "guessing"]
+    assert texts(ax) == ["0.50 ± 0.14", "0.85 ± 0.07", "guessing"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["numbers", "images"]
     np.testing.assert_allclose(offsets(ax), [[0.4, 0], [0.6, 0], [0.8, 1], [0.9, 1]])
     assert to_rgba(ACCENT)[:3] == tuple(ax.collections[1].get_facecolor()[0][:3])  # the first is the point
     assert [line.get_xdata()[0] for line in ax.lines] == pytest.approx([0.5, 0.85, 0.25])

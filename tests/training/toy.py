@@ -36,7 +36,7 @@ class TinyNet(FeatureModel):
         return torch.as_tensor(self.fc(self.dropout(taps.keep("pooled", x.mean(dim=(2, 3))))))
 
     @property
-    def classifier(self) -> nn.Linear:
+    def last_layer(self) -> nn.Linear:
         return self.fc
 
     def modules_up_to(self, name: str) -> tuple[nn.Module, ...]:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,7 +10,10 @@ from torch import Tensor, nn
 from topokd_lib.errors import require_feature
 from topokd_lib.outputs import ModelOutput
 
-__all__ = ["FeatureModel", "Taps"]
+__all__ = ["FeatureModel", "StageEnding", "Taps"]
+
+StageEnding = Literal["relu", "sum", "linear"]
+"""How the stages of a network end; see :class:`FeatureModel`."""
 
 
 class Taps:
@@ -36,11 +40,20 @@ class FeatureModel(nn.Module, ABC):
 
     ========================  ========================================================
     ``stem``                  what enters the first stage
-    ``stage1`` … ``stageK``   output of a stage, after its last ReLU
-    ``stageK.preact``         the same before that ReLU
+    ``stage1`` … ``stageK``   what leaves a stage and enters the next
+    ``stageK.preact``         the same just before its ReLU
     ``pooled``                the vector that enters the classifier
     ``cam``                   class activation maps; their spatial mean is the logits
     ========================  ========================================================
+
+    How the two tensors of a stage are related depends on where the family puts its ReLUs, so a model
+    declares it as ``stage_ending``:
+
+    - ``"relu"``: the stage ends in a ReLU (ResNet, VGG, ShuffleNets), ``stageK = relu(stageK.preact)``.
+    - ``"sum"``: the stage ends in a residual sum and the next begins with batch normalisation and ReLU (wide
+      ResNets), ``stageK.preact = norm_before("stageK.preact")(stageK)``. It is the tensor that the network
+      computes anyway, so no running statistics are touched twice.
+    - ``"linear"``: the stage ends in a linear bottleneck (MobileNetV2), ``stageK.preact = stageK``.
 
     A subclass writes its forward pass once, in :meth:`compute`, in plain PyTorch with
     ``x = taps.keep("stage1", relu(x))`` where a feature appears. Nothing is hooked, so what a feature
@@ -50,11 +63,13 @@ class FeatureModel(nn.Module, ABC):
         name: The model's name, for messages and records.
         feature_names: The names it offers, in the order in which they appear.
         num_classes: Number of logits.
+        stage_ending: How ``stageK`` and ``stageK.preact`` are related.
     """
 
     name: str
     feature_names: tuple[str, ...]
     num_classes: int
+    stage_ending: StageEnding = "relu"
 
     @abstractmethod
     def compute(
@@ -64,8 +79,8 @@ class FeatureModel(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def classifier(self) -> nn.Linear:
-        """The last layer, from ``pooled`` to logits."""
+    def last_layer(self) -> nn.Linear:
+        """The linear classifier, from ``pooled`` to logits; zoos call it ``fc``, ``linear``, ``classifier``."""
 
     @abstractmethod
     def modules_up_to(self, name: str) -> tuple[nn.Module, ...]:
@@ -77,7 +92,7 @@ class FeatureModel(nn.Module, ABC):
 
         Raises:
             FeatureNotFound: If the model offers no such feature.
-            ValueError: If the feature does not end in a batch normalisation.
+            ValueError: If no single batch normalisation yields all of the feature's channels.
         """
 
     def extract(

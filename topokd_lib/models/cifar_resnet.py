@@ -8,17 +8,20 @@ Differs from:
     wider stem; the benchmark (HobbitLong/RepDistiller, models/resnet.py) uses a 1×1 convolution with batch
     normalisation. Parameter names equal the benchmark's, so its checkpoints load. The benchmark pools over a
     fixed 8×8 window; here the pooling is global, which is the same on 32×32 images and allows other sizes.
+
+    The official code of graph-based distillation (cadurosar/graph_kd) calls its networks WRN-28-w, but they
+    are ResNets of this family with four blocks per stage. Here they are ``gkd_wrn_28_w``, and
+    :func:`topokd_lib.models.published.translate_state` renames their parameters.
 """
 
 from functools import partial
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from topokd_lib.errors import require_feature
-from topokd_lib.models.base import FeatureModel, Taps
+from topokd_lib.models.base import Taps
+from topokd_lib.models.staged import StagedModel
 
 __all__ = ["CifarResNet"]
 
@@ -44,7 +47,7 @@ class BasicBlock(nn.Module):
         return out + shortcut
 
 
-class CifarResNet(FeatureModel):
+class CifarResNet(StagedModel):
     """ResNet of depth 6·n + 2: three stages of n blocks, at full, half and quarter resolution.
 
     Features (32×32 input, default widths): ``stem`` 16×32×32, ``stage1`` 16×32×32, ``stage2`` 32×16×16,
@@ -61,18 +64,6 @@ class CifarResNet(FeatureModel):
         ValueError: If ``depth`` is not of the form 6·n + 2.
     """
 
-    feature_names = (
-        "stem",
-        "stage1.preact",
-        "stage1",
-        "stage2.preact",
-        "stage2",
-        "stage3.preact",
-        "stage3",
-        "pooled",
-        "cam",
-    )
-
     def __init__(
         self,
         depth: int,
@@ -82,11 +73,9 @@ class CifarResNet(FeatureModel):
         in_channels: int = 3,
         name: str | None = None,
     ) -> None:
-        super().__init__()
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(f"a CIFAR ResNet has depth 6·n + 2 (8, 14, 20, …), got {depth}")
-        self.name = name or f"resnet{depth}"
-        self.num_classes = num_classes
+        super().__init__(name or f"resnet{depth}", num_classes, stages=3)
         blocks = (depth - 2) // 6
         self.conv1 = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
@@ -102,47 +91,37 @@ class CifarResNet(FeatureModel):
         self, images: Float[Tensor, "batch channels height width"], taps: Taps
     ) -> Float[Tensor, "batch classes"]:
         x = taps.keep("stem", F.relu(self.bn1(self.conv1(images))))
-        for name, blocks in zip(("stage1", "stage2", "stage3"), self._stages(), strict=True):
-            for block in blocks:
-                preact = block(x)
-                x = F.relu(preact)
-            taps.keep(f"{name}.preact", preact)
-            taps.keep(name, x)
-        if "cam" in taps:
-            taps.keep("cam", F.conv2d(x, self.fc.weight[:, :, None, None], self.fc.bias))
-        pooled = taps.keep("pooled", x.mean(dim=(2, 3)))
-        return torch.as_tensor(self.fc(pooled))
+        x = self._rectified_stage("stage1", self.layer1, x, taps)
+        x = self._rectified_stage("stage2", self.layer2, x, taps)
+        x = self._rectified_stage("stage3", self.layer3, x, taps)
+        return self._classify(x, taps)
 
     @property
-    def classifier(self) -> nn.Linear:
+    def last_layer(self) -> nn.Linear:
         return self.fc
 
-    def modules_up_to(self, name: str) -> tuple[nn.Module, ...]:
-        require_feature("model", self.name, name, self.feature_names)
-        order = ("stem", "stage1", "stage2", "stage3")
-        stage = name.removesuffix(".preact")
-        reached = order.index(stage) if stage in order else 3
-        modules = (self.conv1, self.bn1, *self._stages()[:reached])
-        return (*modules, self.fc) if name == "cam" else modules
+    def steps(self) -> dict[str, tuple[nn.Module, ...]]:
+        return {
+            "stem": (self.conv1, self.bn1),
+            "stage1": (self.layer1,),
+            "stage2": (self.layer2,),
+            "stage3": (self.layer3,),
+            "pooled": (),
+        }
 
-    def norm_before(self, name: str) -> nn.BatchNorm2d:
-        require_feature("model", self.name, name, self.feature_names)
-        if not name.endswith(".preact"):
-            raise ValueError(
-                f"{self.name}: {name!r} is not a batch normalisation's output; "
-                f"ask for 'stage1.preact', 'stage2.preact' or 'stage3.preact'"
-            )
-        last = self._stages()[int(name[len("stage")]) - 1][-1]
-        assert isinstance(last, BasicBlock)
-        return last.bn2
-
-    def _stages(self) -> tuple[nn.Sequential, nn.Sequential, nn.Sequential]:
-        return self.layer1, self.layer2, self.layer3
+    def stage_norms(self) -> tuple[nn.BatchNorm2d, ...]:
+        return tuple(_closing_norm(stage) for stage in (self.layer1, self.layer2, self.layer3))
 
 
 def _stage(in_channels: int, channels: int, blocks: int, *, stride: int) -> nn.Sequential:
     first = BasicBlock(in_channels, channels, stride)
     return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(blocks - 1)))
+
+
+def _closing_norm(stage: nn.Sequential) -> nn.BatchNorm2d:
+    last = stage[-1]
+    assert isinstance(last, BasicBlock)
+    return last.bn2
 
 
 def _scaled(depth: int, factor: float) -> "partial[CifarResNet]":
@@ -152,8 +131,15 @@ def _scaled(depth: int, factor: float) -> "partial[CifarResNet]":
     return partial(CifarResNet, depth, widths=widths, name=f"resnet{depth}x{factor:g}")
 
 
+def _graph_kd(factor: float) -> "partial[CifarResNet]":
+    """The networks of graph_kd: the stem is 16 wide whatever the factor."""
+    widths = (16, int(16 * factor), int(32 * factor), int(64 * factor))
+    return partial(CifarResNet, 26, widths=widths, name=f"gkd_wrn_28_{factor:g}")
+
+
 FAMILY = {
     **{f"resnet{depth}": partial(CifarResNet, depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
     **{f"resnet{depth}x4": _scaled(depth, 4.0) for depth in (8, 32)},
     **{f"resnet8x{factor:g}": _scaled(8, factor) for factor in (0.25, 0.5)},
+    **{f"gkd_wrn_28_{factor:g}": _graph_kd(factor) for factor in (0.5, 1.0, 10.0)},
 }

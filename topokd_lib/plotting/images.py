@@ -218,17 +218,18 @@ def confusable_profiles_figure(
 def accuracies_figure(scores: Mapping[str, Sequence[float]], chance: float) -> Figure:
     """Accuracies per representation: a dot for each repetition, a bar at the mean, the level of guessing."""
     figure, ax = plt.subplots(figsize=(WIDTH, 0.22 * WIDTH + 0.38 * len(scores)))
-    for row, (name, values) in enumerate(reversed(list(scores.items()))):
+    for row, values in enumerate(reversed(list(scores.values()))):
         colour = ACCENT if row == len(scores) - 1 else NOISE
         ax.scatter(values, np.full(len(values), row), s=22, color=colour, alpha=0.8, linewidths=0, zorder=3)
         mean, deviation = np.mean(values), np.std(values, ddof=1)
         ax.plot([mean, mean], [row - 0.22, row + 0.22], color=INK, linewidth=1.8, zorder=4)
-        ax.annotate(
-            f"{name}: {mean:.2f} ± {deviation:.2f}", (0.01, row + 0.26), xycoords=("axes fraction", "data")
-        )
+        text = f"{mean:.2f} ± {deviation:.2f}"
+        ax.annotate(text, (mean, row + 0.22), xytext=(0, 3), textcoords="offset points", ha="center")
     ax.axvline(chance, color=NOISE, linestyle="--", linewidth=0.8)
     ax.annotate("guessing", (chance, -0.42), xytext=(4, 0), textcoords="offset points", fontsize=9.5)
-    ax.set(xlim=(0, 1), ylim=(-0.5, len(scores) - 0.35), yticks=[], xlabel="test accuracy")
+    ax.set(xlim=(0, 1), ylim=(-0.5, len(scores) - 0.25), xlabel="test accuracy")
+    ax.set_yticks(range(len(scores)), list(scores)[::-1])
+    ax.grid(visible=False, axis="y")
     return figure
 
 

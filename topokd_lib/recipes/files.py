@@ -1,16 +1,14 @@
 """Recipe files: the ones that come with the library, found by name, and the user's own, found by path."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from topokd_lib.errors import RecipeError, UnknownName, did_you_mean, require_name
-from topokd_lib.objectives import objective_names
+from topokd_lib.errors import RecipeError, UnknownName, did_you_mean
 
-__all__ = ["check_recipe_names", "find_recipe", "recipe_names", "recipe_title"]
+__all__ = ["check_recipe_file", "find_recipe", "recipe_names", "recipe_title"]
 
 HOME = Path(str(files("topokd_lib.recipes")))
 
@@ -47,11 +45,10 @@ def recipe_title(path: Path) -> str:
     return first.removeprefix("#").strip()
 
 
-def check_recipe_names(path: Path) -> None:
-    """Answer a misspelt objective with the nearest one, before the parser tells its longer story.
+def check_recipe_file(path: Path) -> None:
+    """Look whether a file can be a recipe at all, before the parser looks at its fields.
 
     Raises:
-        UnknownName: If a term names an objective that the library does not have.
         RecipeError: If the file is not YAML, or not a mapping.
     """
     try:
@@ -60,16 +57,3 @@ def check_recipe_names(path: Path) -> None:
         raise RecipeError(f"{path} cannot be read as YAML: {error}") from error
     if not isinstance(recipe, Mapping):
         raise RecipeError(f"{path} must hold a mapping of recipe fields such as data, student and terms")
-    for name in _objectives_named(recipe):
-        if "." not in name:
-            require_name("objective", name, objective_names())
-
-
-def _objectives_named(recipe: Mapping[str, Any]) -> Iterator[str]:
-    terms = recipe.get("terms")
-    for term in terms.values() if isinstance(terms, Mapping) else ():
-        objective = term.get("objective") if isinstance(term, Mapping) else None
-        if isinstance(objective, Mapping):
-            objective = objective.get("class_path")
-        if isinstance(objective, str):
-            yield objective

@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import nn
+
 from topokd_lib.data import EpochLoader, ImageData, load_data
+from topokd_lib.errors import ArtefactMismatch, CheckpointError, FeatureNotFound
 from topokd_lib.models import Teacher
 from topokd_lib.objectives import Objective, WeightedSum
 from topokd_lib.pair import Pair
@@ -121,13 +124,26 @@ class Recipe:
         """All terms, built for a pair of networks.
 
         Raises:
-            ValueError: If a term does not fit the pair; the message names the term.
+            ArtefactMismatch: If a term's artefact was made for something else; messages name the term.
+            CheckpointError: If a term's artefact cannot be read.
+            FeatureNotFound: If a term reads a feature that a network does not offer.
+            ValueError: If a term does not fit the pair for another reason, or cannot have its name.
         """
         return WeightedSum(
-            {name: term.objective(pair) for name, term in self.terms.items()},
+            {name: self._term(name, pair) for name in self.terms},
             {name: term.weight for name, term in self.terms.items()},
             {name: term.warmup_epochs for name, term in self.terms.items() if term.warmup_epochs},
         )
+
+    def _term(self, name: str, pair: Pair) -> Objective:
+        if "." in name or hasattr(nn.ModuleDict(), name):
+            raise ValueError(f"a term cannot be called {name!r}: PyTorch keeps it as a module; rename it")
+        try:
+            return self.terms[name].objective(pair)
+        except (ArtefactMismatch, CheckpointError, FeatureNotFound) as error:
+            raise type(error)(f"term {name!r}: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"term {name!r}: {error}") from error
 
 
 @dataclass

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from lightning_fabric import Fabric
@@ -17,10 +18,12 @@ from topokd_lib.outputs import Batch
 from topokd_lib.pair import Pair
 from topokd_lib.prepare import prepare_ripsnet
 from topokd_lib.prepare.ripsnet import Progress
+from topokd_lib.recipes.files import recipe_names
 from topokd_lib.recipes.load import load_recipe
 from topokd_lib.recipes.recipe import Recipe, RipsNetRecipe
 from topokd_lib.topology import RipsNetArtefact
 from topokd_lib.training import (
+    EngineSpec,
     Evaluation,
     History,
     RunDirectory,
@@ -95,6 +98,15 @@ def _the_recipe_is_at_fault() -> Iterator[None]:
         raise RecipeError(str(error)) from error
 
 
+def _launch(spec: EngineSpec) -> Fabric:
+    try:
+        fabric = make_fabric(spec)
+    except RuntimeError as error:  # Fabric's word for an accelerator that is not there
+        raise RecipeError(f"engine.accelerator={spec.accelerator} cannot be used here: {error}") from error
+    fabric.launch()
+    return fabric
+
+
 def run_recipe(recipe: Recipe, text: str, directory: Path, *, progress: bool = True) -> dict[str, Any]:
     """Train as the recipe says, or continue a run that was interrupted, and return its record.
 
@@ -105,11 +117,12 @@ def run_recipe(recipe: Recipe, text: str, directory: Path, *, progress: bool = T
         progress: Whether to show a progress line.
 
     Raises:
+        RecipeError: If parts of the recipe do not fit together; see :func:`assemble` for other errors.
         RunDirectoryError: If the directory holds another run or cannot be written.
+        CheckpointError: If the directory holds a checkpoint that cannot be read.
         TrainingDiverged: If the loss stops being a finite number.
     """
-    fabric = make_fabric(recipe.engine)
-    fabric.launch()
+    fabric = _launch(recipe.engine)
     parts = assemble(recipe, fabric)
     with fabric.rank_zero_first():
         run = RunDirectory.open(directory, recipe=text, seed=recipe.seed, data=parts.data)
@@ -147,8 +160,7 @@ class _FewSteps:
 
 def rehearse(recipe: Recipe, *, steps: int = 2) -> History:
     """Build everything and train a few steps, without writing a file."""
-    fabric = make_fabric(recipe.engine)
-    fabric.launch()
+    fabric = _launch(recipe.engine)
     parts = assemble(recipe, fabric)
     schedule = replace(recipe.schedule, epochs=1, milestones=(), warmup_epochs=0)
     loader = _FewSteps(parts.loader, steps)
@@ -171,8 +183,9 @@ def run_ripsnet_recipe(recipe: RipsNetRecipe, *, progress: Progress | None = Non
     Raises:
         UnknownName: If the data set does not exist.
         CheckpointError: If the teacher's weights cannot be read.
-        RecipeError: If the plan cannot be carried out.
+        RecipeError: If the plan cannot be carried out, or the artefact could not be written.
     """
+    _require_writable(recipe.artefact)
     with _the_recipe_is_at_fault():
         data = recipe.data.load()
         teacher = recipe.teacher.load(data)
@@ -180,6 +193,19 @@ def run_ripsnet_recipe(recipe: RipsNetRecipe, *, progress: Progress | None = Non
         artefact = prepare_ripsnet(teacher, loader, recipe.plan, progress=progress)
     artefact.save(recipe.artefact)
     return artefact
+
+
+def _require_writable(path: Path) -> None:
+    """Find out before the work, not after it."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(None, "it is a directory")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise RecipeError(
+            f"cannot write the artefact {path} ({error.strerror or error}); choose another path"
+        ) from error
 
 
 def evaluate_run(directory: Path, *, best: bool = False) -> Evaluation:
@@ -195,22 +221,39 @@ def evaluate_run(directory: Path, *, best: bool = False) -> Evaluation:
             f"{directory} holds no run: there is no recipe.yaml in it; give the directory that "
             f"`topokd train` printed"
         )
+    weights = directory / ("best.safetensors" if best else "student.safetensors")
+    if not weights.exists():
+        raise RunDirectoryError(
+            f"{directory} is not finished: there is no {weights.name} in it yet; the command that started "
+            f"the run continues it"
+        )
     recipe, _ = load_recipe(str(source), kind=Recipe)
-    data = recipe.data.load()
-    model, _ = load_student(directory / ("best.safetensors" if best else "student.safetensors"))
-    loader = recipe.data.loader(data, seed=recipe.seed)
-    return evaluate(make_fabric(recipe.engine), model, loader.test_batches())
+    fabric = _launch(recipe.engine)
+    model, _ = load_student(weights)
+    with _the_recipe_is_at_fault():
+        data = recipe.data.load()
+        loader = recipe.data.loader(
+            data, seed=recipe.seed, rank=fabric.global_rank, world_size=fabric.world_size
+        )
+    return evaluate(fabric, model, loader.test_batches())
 
 
 def default_directory(source: str, recipe: Recipe) -> Path:
     """Where a run goes unless told otherwise: ``runs/<recipe>/<student>/seed<seed>``.
 
+    Args:
+        source: Name of a recipe of the library, or the path of another, of which the file's name counts.
+        recipe: What will run.
+
     Example:
         >>> from topokd_lib.recipes.recipe import DataSpec
         >>> recipe = Recipe(DataSpec("digits"), "resnet8", {}, seed=1)
-        >>> str(default_directory("digits/kd", recipe))
+        >>> default_directory("digits/kd", recipe).as_posix()
         'runs/digits/kd/resnet8/seed1'
+        >>> default_directory("/home/me/mine.yaml", recipe).as_posix()
+        'runs/mine/resnet8/seed1'
     """
-    name = Path(source).with_suffix("")
-    parts = name.parts if not name.is_absolute() else (name.name,)
-    return Path("runs", *parts, recipe.student, f"seed{recipe.seed}")
+    name = source.removesuffix(".yaml")
+    return Path(
+        "runs", name if name in recipe_names() else Path(name).name, recipe.student, f"seed{recipe.seed}"
+    )

@@ -113,7 +113,7 @@ def fit(
         optimizer = schedule.build(p for p in distiller.parameters() if p.requires_grad)
         if run is not None and saved is not None:
             _restore(run, saved, distiller, optimizer)
-        share_buffers(fabric, distiller)
+        share_buffers(fabric, distiller)  # earlier versions of torch do not when they wrap a module
         wrapped, stepper = fabric.setup(distiller, optimizer)
         if writer is not None and pending:
             writer.save(history, _state(fabric, distiller, optimizer, history), student, channels)

@@ -187,14 +187,14 @@ class Progress:
             unit_scale=True,
             disable=None if enabled else True,
             dynamic_ncols=True,
-            bar_format="{desc} {percentage:3.0f}% |{bar}| {postfix} [{rate_fmt}, {remaining} left]",
+            bar_format="{desc} {percentage:3.0f}% |{bar}| {rate_fmt}, {remaining} left",
         )
-        self._accuracy = math.nan
+        self._where = ""
+        self._accuracy = ""
 
     def begin(self, stage: str, epoch: int, epochs: int) -> None:
         """Name the epoch, counted from 1, that starts now."""
-        name = "" if stage == MAIN else f"{stage} "
-        self._bar.set_description_str(f"{name}epoch {epoch}/{epochs}", refresh=False)
+        self._where = f"{'' if stage == MAIN else f'{stage} '}epoch {epoch}/{epochs}"
 
     def advance(self, images: int) -> None:
         """Count images of all processes."""
@@ -202,9 +202,9 @@ class Progress:
 
     def show(self, loss: float, test_top1: float | None = None) -> None:
         """Show the loss, and from the first evaluation on the test accuracy."""
-        self._accuracy = self._accuracy if test_top1 is None else test_top1
-        accuracy = "" if math.isnan(self._accuracy) else f", test {self._accuracy:.2%}"
-        self._bar.set_postfix_str(f"loss {loss:.4f}{accuracy}")
+        if test_top1 is not None:
+            self._accuracy = f", test {test_top1:.2%}"
+        self._bar.set_description_str(f"{self._where}, loss {loss:.4f}{self._accuracy}")
 
     def __enter__(self) -> "Progress":
         return self

@@ -77,9 +77,10 @@ class Schedule:
             )
         unreachable = [m for m in self.milestones if not 0 < m < self.epochs]
         if self.kind == "step" and unreachable:
+            possible = f"milestones between 1 and {self.epochs - 1}, or " if self.epochs > 1 else ""
             raise ValueError(
                 f"milestones {unreachable} are never reached in {self.epochs} epochs, so the learning rate "
-                f"would not decay as written; give milestones between 1 and {self.epochs - 1}, or none: ()"
+                f"would not decay as written; give {possible}none: []"
             )
 
     def learning_rate(self, epoch: int) -> float:
