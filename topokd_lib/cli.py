@@ -53,8 +53,14 @@ def _run(words: list[str]) -> int:
             print(_overview())
         case ["prepare", "ripsnet", *rest]:
             _prepare_ripsnet(rest)
-        case [("train" | "evaluate" | "recipes" | "demo") as command, *rest]:
-            {"train": _train, "evaluate": _evaluate, "recipes": _recipes, "demo": _demo}[command](rest)
+        case [("train" | "evaluate" | "recipes" | "models" | "demo") as command, *rest]:
+            {
+                "train": _train,
+                "evaluate": _evaluate,
+                "recipes": _recipes,
+                "models": _models,
+                "demo": _demo,
+            }[command](rest)
         case []:
             print(_overview(), file=sys.stderr)
             return 2
@@ -69,6 +75,7 @@ COMMANDS = {
     "prepare ripsnet": "train a RipsNet on a teacher's clouds, which TopKD needs",
     "evaluate": "measure the test accuracy of a finished run",
     "recipes": "list recipes, models and objectives",
+    "models": "list models with their parameters, multiply-accumulates and feature shapes",
     "demo": "the main experiment in small: what topology adds, on the 8×8 digits",
 }
 
@@ -167,6 +174,14 @@ def _recipes(words: list[str]) -> None:
     print(f"objectives: {', '.join(objectives.objective_names())}")
 
 
+def _models(words: list[str]) -> None:
+    from topokd_lib import models
+
+    parser = _new_parser("models", "[--torchvision]")
+    parser.add_argument("--torchvision", action="store_true", help="those of torchvision, for 224×224 images")
+    print(models.table(torchvision=parser.parse_args(words).torchvision))
+
+
 def _demo(words: list[str]) -> None:
     from topokd_lib.demo import run_demo
 
@@ -182,7 +197,8 @@ class _HelpFormatter(DefaultHelpFormatter):
     """Docstrings are the help; their mark-up is for the web pages."""
 
     def format_help(self) -> str:
-        return re.sub(r"(?::\w+:)?`+~?([^`]+)`+", r"\1", super().format_help())
+        text = re.sub(r"<class\s+'(\w+)'>", r"\1", super().format_help())
+        return re.sub(r"(?::\w+:)?`+~?([^`]+)`+", r"\1", text)
 
 
 def _new_parser(command: str, usage: str) -> ArgumentParser:

@@ -105,6 +105,7 @@ def objective_cases() -> dict[str, ObjectiveFactory]:
     testing on their own, is listed here.
     """
     listed: dict[str, ObjectiveFactory] = {
+        "FSP": _joint_fsp,  # in the two-step form the main training has no term that could be checked
         "TopKD": lambda pair: objectives.TopKD(pair, artefact=toy_ripsnet(pair)),
         "TopKD-exact": lambda pair: objectives.TopKD(pair, artefact=toy_ripsnet(pair), image="exact"),
         "TopKD-stage": lambda pair: objectives.TopKD(
@@ -121,6 +122,14 @@ def objective_cases() -> dict[str, ObjectiveFactory]:
         if isinstance(cls, type) and issubclass(cls, Objective) and cls is not Objective
     }
     return found | listed
+
+
+def _joint_fsp(pair: Pair) -> Objective:
+    """FSP as one term, between layers of equal width; a wide teacher has them two stages earlier."""
+    narrow = ("stage2", "stage3")
+    equal = pair.student_shapes["stage2"][0] == pair.teacher_shapes["stage2"][0]
+    wide = narrow if equal else ("stem", "stage1")
+    return objectives.FSP(pair, student_features=narrow, teacher_features=wide, init_epochs=0)
 
 
 # ------------------------------------------------------------------------------------- contract of objectives
@@ -328,14 +337,24 @@ def unknown_features_are_refused(model: FeatureModel) -> None:
         raise AssertionError("an unknown feature was accepted")
 
 
-def stages_are_rectified_preactivations(model: FeatureModel) -> None:
-    """``relu(stageK.preact) == stageK``, and the pre-activation really is one: it has negative values."""
+def stages_end_as_declared(model: FeatureModel) -> None:
+    """``stageK`` and ``stageK.preact`` are related as ``stage_ending`` says, to the last bit.
+
+    All but rectified stages have negative values: a ReLU that works in place would have removed them.
+    """
     output = model.eval().extract(toy_batch(4).images, model.feature_names)
-    for name in model.feature_names:
-        if name.endswith(".preact"):
-            preact = output[name]
-            assert torch.equal(F.relu(preact), output[name.removesuffix(".preact")]), name
-            assert preact.min() < 0, f"{name} has no negative value; was it overwritten in place?"
+    for name in (n for n in model.feature_names if n.endswith(".preact")):
+        preact, stage = output[name], output[name.removesuffix(".preact")]
+        assert preact.min() < 0, f"{name} has no negative value; was it overwritten in place?"
+        match model.stage_ending:
+            case "relu":
+                assert torch.equal(F.relu(preact), stage), f"{name} is not its stage before the ReLU"
+            case "sum":
+                assert stage.min() < 0, f"{name}: the sum has no negative value"
+                found = model.norm_before(name)(stage)
+                assert torch.equal(found, preact), f"{name} is not its stage, normalised"
+            case "linear":
+                assert torch.equal(preact, stage), f"{name} is not its stage, although no ReLU follows"
 
 
 def pooled_and_cam_explain_the_logits(model: FeatureModel) -> None:
@@ -356,16 +375,34 @@ def modules_up_to_a_feature_are_what_it_depends_on(model: FeatureModel) -> None:
 
 
 def norm_before_a_preactivation_is_its_last_step(model: FeatureModel) -> None:
-    """Shifting that normalisation's bias shifts the pre-activation by as much."""
+    """Shifting that normalisation's bias shifts the pre-activation by as much, or the model refuses."""
     images = toy_batch(2).images.double()
-    original = deepcopy(model).double().eval()  # untrained activations are large: leave no room for rounding
+    double = deepcopy(model).double().eval()  # untrained activations are large: leave no room for rounding
     for name in (n for n in model.feature_names if n.endswith(".preact")):
-        before = original.extract(images, [name])[name]
-        shifted = deepcopy(original)
+        try:
+            bias = double.norm_before(name).bias
+        except ValueError as error:
+            assert name in str(error), f"the error does not name {name!r}: {error}"
+            continue
         with torch.no_grad():
-            shifted.norm_before(name).bias.add_(0.5)
-        found = shifted.extract(images, [name])[name] - before
-        assert torch.allclose(found, torch.tensor(0.5).double(), atol=1e-6), name
+            before = double.extract(images, [name])[name]
+            bias.add_(0.5)
+            shift = double.extract(images, [name])[name] - before
+            bias.sub_(0.5)
+        assert torch.allclose(shift, torch.tensor(0.5).double(), atol=1e-6), name
+
+
+def features_leave_training_alone(model: FeatureModel) -> None:
+    """A training pass with all features gives the same logits and running statistics as one without."""
+    images = toy_batch(4).images
+    plain, tapped = deepcopy(model).train(), deepcopy(model).train()
+    torch.manual_seed(3)
+    logits = plain(images)
+    torch.manual_seed(3)
+    output = tapped.extract(images, model.feature_names)
+    assert torch.equal(logits, output.logits), "asking for features changes the logits in training"
+    for key, value in plain.state_dict().items():
+        assert torch.equal(value, tapped.state_dict()[key]), f"asking for features changes {key}"
 
 
 def training_reaches_every_parameter(model: FeatureModel) -> None:
@@ -395,10 +432,11 @@ MODEL_CHECKS: dict[str, Callable[[FeatureModel], None]] = {
         forward_returns_the_logits,
         declared_features_exist,
         unknown_features_are_refused,
-        stages_are_rectified_preactivations,
+        stages_end_as_declared,
         pooled_and_cam_explain_the_logits,
         modules_up_to_a_feature_are_what_it_depends_on,
         norm_before_a_preactivation_is_its_last_step,
+        features_leave_training_alone,
         training_reaches_every_parameter,
         weights_survive_a_round_trip,
     )

@@ -23,6 +23,8 @@ from topokd_lib.models.cifar_shufflenetv2 import CifarShuffleNetV2
 from topokd_lib.models.cifar_vgg import CifarVGG
 from topokd_lib.models.cifar_wrn import CifarWideResNet
 from topokd_lib.models.counting import ModelSize, count_macs, count_parameters
+from topokd_lib.models.published import translate_state
+from topokd_lib.models.staged import StagedModel
 from topokd_lib.models.teacher import Teacher
 from topokd_lib.models.torchvision_adapter import TorchvisionModel
 
@@ -39,6 +41,7 @@ __all__ = [
     "FeatureModel",
     "ModelSize",
     "StageEnding",
+    "StagedModel",
     "Taps",
     "Teacher",
     "TorchvisionModel",
@@ -47,6 +50,7 @@ __all__ = [
     "create_model",
     "describe",
     "table",
+    "translate_state",
 ]
 
 MODELS: dict[str, Callable[..., FeatureModel]] = {
@@ -96,22 +100,23 @@ def describe(name: str, *, num_classes: int | None = None, image_size: int | Non
 
     Raises:
         UnknownName: If there is no such model.
+        ValueError: If the images are smaller than 8×8.
 
     Example:
         >>> size = describe("resnet8")
         >>> size.parameters, size.macs, size.features["stage3"]
         (83892, 12507392, (64, 8, 8))
     """
-    large = name in torchvision_adapter.FAMILY
-    pixels = image_size or (224 if large else 32)
-    return counting.measure(
-        lambda: create_model(name, num_classes=num_classes or (1000 if large else 100)), (3, pixels, pixels)
-    )
+    classes, pixels = (1000, 224) if name in torchvision_adapter.FAMILY else (100, 32)
+    classes = classes if num_classes is None else num_classes
+    pixels = pixels if image_size is None else image_size
+    if pixels < 8:
+        raise ValueError(f"networks of the library halve images up to five times, got image_size={pixels}")
+    return counting.measure(lambda: create_model(name, num_classes=classes), (3, pixels, pixels))
 
 
-def table(*, torchvision: bool = False, num_classes: int | None = None, image_size: int | None = None) -> str:
-    """All models, one a line; or those of torchvision, which take seconds to import."""
-    names = torchvision_adapter.FAMILY if torchvision else MODELS.keys() - torchvision_adapter.FAMILY.keys()
-    chosen = [name for name in MODELS if name in names]
-    sizes = [describe(name, num_classes=num_classes, image_size=image_size) for name in chosen]
-    return counting.format_table(sizes)
+def table(*, torchvision: bool = False) -> str:
+    """The library's own models with their sizes, one a line; or those of torchvision."""
+    own = [name for name in MODELS if name not in torchvision_adapter.FAMILY]
+    names = torchvision_adapter.FAMILY if torchvision else own
+    return counting.format_table([describe(name) for name in names])

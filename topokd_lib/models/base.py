@@ -80,7 +80,7 @@ class FeatureModel(nn.Module, ABC):
     @property
     @abstractmethod
     def last_layer(self) -> nn.Linear:
-        """The linear classifier, from ``pooled`` to logits; zoos call it ``fc``, ``linear``, ``classifier``."""
+        """From ``pooled`` to logits; known as ``fc``, ``linear`` or ``classifier`` in other collections."""
 
     @abstractmethod
     def modules_up_to(self, name: str) -> tuple[nn.Module, ...]:

@@ -11,14 +11,13 @@ Differs from:
     size; here it is global.
 """
 
-import math
 from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from topokd_lib.models.base import Taps
-from topokd_lib.models.staged import StagedModel, last_norm
+from topokd_lib.models.staged import StagedModel, initialise_convolutions, last_norm
 
 __all__ = ["CifarMobileNetV2"]
 
@@ -96,10 +95,7 @@ class CifarMobileNetV2(StagedModel):
         self.classifier = nn.Sequential(nn.Linear(last, num_classes))
         nn.init.normal_(self.last_layer.weight, std=0.01)
         nn.init.zeros_(self.last_layer.bias)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                fan_out = math.prod(module.kernel_size) * module.out_channels
-                nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+        initialise_convolutions(self)
 
     def compute(
         self, images: Float[Tensor, "batch channels height width"], taps: Taps

@@ -11,7 +11,7 @@ Differs from:
 
     The official code of graph-based distillation (cadurosar/graph_kd) calls its networks WRN-28-w, but they
     are ResNets of this family with four blocks per stage. Here they are ``gkd_wrn_28_w``, and
-    :func:`topokd_lib.models.published.translate_state` renames their parameters.
+    :func:`topokd_lib.models.translate_state` renames their parameters.
 """
 
 from functools import partial
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from topokd_lib.models.base import Taps
-from topokd_lib.models.staged import StagedModel
+from topokd_lib.models.staged import StagedModel, initialise_convolutions
 
 __all__ = ["CifarResNet"]
 
@@ -83,9 +83,7 @@ class CifarResNet(StagedModel):
         self.layer2 = _stage(widths[1], widths[2], blocks, stride=2)
         self.layer3 = _stage(widths[2], widths[3], blocks, stride=2)
         self.fc = nn.Linear(widths[3], num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialise_convolutions(self)
 
     def compute(
         self, images: Float[Tensor, "batch channels height width"], taps: Taps

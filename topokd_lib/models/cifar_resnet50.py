@@ -13,12 +13,13 @@ Differs from:
 
 from functools import partial
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from topokd_lib.models.base import Taps
-from topokd_lib.models.staged import StagedModel
+from topokd_lib.models.staged import StagedModel, initialise_convolutions
 
 __all__ = ["CifarResNet50"]
 
@@ -47,8 +48,7 @@ class Bottleneck(nn.Module):
         out = F.relu(self.bn1(self.conv1(x)))
         out = F.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
-        shortcut: Tensor = self.shortcut(x)
-        return out + shortcut
+        return torch.as_tensor(out + self.shortcut(x))
 
 
 class CifarResNet50(StagedModel):
@@ -72,9 +72,7 @@ class CifarResNet50(StagedModel):
         self.layer3 = _stage(512, 256, blocks=6, stride=2)
         self.layer4 = _stage(1024, 512, blocks=3, stride=2)
         self.linear = nn.Linear(2048, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialise_convolutions(self)
 
     def compute(
         self, images: Float[Tensor, "batch channels height width"], taps: Taps

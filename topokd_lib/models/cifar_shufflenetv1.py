@@ -45,7 +45,7 @@ class ShuffleUnit(nn.Module):
         self.bn3 = nn.BatchNorm2d(branch)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = channel_shuffle(F.relu(self.bn1(self.conv1(x))), self.groups)
+        out: Tensor = channel_shuffle(F.relu(self.bn1(self.conv1(x))), self.groups)
         out = F.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
         if self.stride == 2:

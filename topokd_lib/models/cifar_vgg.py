@@ -10,7 +10,6 @@ Differs from:
     names are the benchmark's.
 """
 
-import math
 from functools import partial
 
 from jaxtyping import Float
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from topokd_lib.models.base import Taps
-from topokd_lib.models.staged import StagedModel, last_norm
+from topokd_lib.models.staged import StagedModel, initialise_convolutions, last_norm
 
 __all__ = ["CifarVGG"]
 
@@ -64,11 +63,7 @@ class CifarVGG(StagedModel):
         self.classifier = nn.Linear(WIDTHS[4], num_classes)
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                fan_out = math.prod(module.kernel_size) * module.out_channels
-                nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-                nn.init.zeros_(module.bias)
+        initialise_convolutions(self)
 
     def compute(
         self, images: Float[Tensor, "batch channels height width"], taps: Taps

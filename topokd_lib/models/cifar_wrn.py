@@ -11,20 +11,20 @@ Differs from:
 
     The wide ResNets of the topology-guided distillation code (jeunsom/TGD, WideResNet.py) are the same
     networks under other parameter names, and for ten classes only;
-    :func:`topokd_lib.models.published.translate_state` renames them. Its second teacher, which sees
+    :func:`topokd_lib.models.translate_state` renames them. Its second teacher, which sees
     persistence images, is ``create_model("wrn_16_3", num_classes=10, in_channels=6)``.
 """
 
-import math
 from functools import partial
 from itertools import chain
+from typing import cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from topokd_lib.models.base import Taps
-from topokd_lib.models.staged import StagedModel
+from topokd_lib.models.staged import StagedModel, initialise_convolutions
 
 __all__ = ["CifarWideResNet"]
 
@@ -62,6 +62,10 @@ class Stage(nn.Module):
         self.layer = nn.ModuleList(
             PreactivationBlock(width, channels, step) for width, step in zip(inputs, strides, strict=True)
         )
+
+    def blocks(self) -> list[PreactivationBlock]:
+        """The blocks, with their type."""
+        return cast("list[PreactivationBlock]", list(self.layer))
 
 
 class CifarWideResNet(StagedModel):
@@ -104,16 +108,17 @@ class CifarWideResNet(StagedModel):
         self.bn1 = nn.BatchNorm2d(widths[2])
         self.fc = nn.Linear(widths[2], num_classes)
         nn.init.zeros_(self.fc.bias)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                fan_out = math.prod(module.kernel_size) * module.out_channels
-                nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+        initialise_convolutions(self)
 
     def compute(
         self, images: Float[Tensor, "batch channels height width"], taps: Taps
     ) -> Float[Tensor, "batch classes"]:
         x = taps.keep("stem", self.conv1(images))
-        stages = {"stage1": self.block1.layer, "stage2": self.block2.layer, "stage3": self.block3.layer}
+        stages = {
+            "stage1": self.block1.blocks(),
+            "stage2": self.block2.blocks(),
+            "stage3": self.block3.blocks(),
+        }
         norms = iter([*(block.bn1 for block in chain(*stages.values())), self.bn1])
         preact = next(norms)(x)
         for name, blocks in stages.items():
@@ -138,8 +143,7 @@ class CifarWideResNet(StagedModel):
         }
 
     def stage_norms(self) -> tuple[nn.BatchNorm2d, ...]:
-        first = (self.block2.layer[0], self.block3.layer[0])
-        return (*(block.get_submodule("bn1") for block in first), self.bn1)
+        return self.block2.blocks()[0].bn1, self.block3.blocks()[0].bn1, self.bn1
 
 
 FAMILY = {

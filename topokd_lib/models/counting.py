@@ -38,7 +38,7 @@ def count_parameters(model: nn.Module) -> int:
 def count_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """Multiply-accumulates of the convolutions and linear layers for one image.
 
-    Counted by PyTorch's :class:`~torch.utils.flop_counter.FlopCounterMode`, for which each is two operations.
+    Counted by PyTorch's ``FlopCounterMode``, for which each is two operations.
     Normalisation, activations, pooling and biases are not counted. The model's mode and running statistics
     stay as they are.
     """
@@ -70,24 +70,21 @@ def measure(build: Callable[[], FeatureModel], image_shape: tuple[int, int, int]
 
 
 def format_table(sizes: Sequence[ModelSize]) -> str:
-    """One line per network: parameters, millions of multiply-accumulates, and shapes, channels first.
+    """One line per network: parameters, millions of multiply-accumulates, and shapes of features.
 
     Pre-activations have the shape of their stage, and class activation maps that of the last map, so neither
-    is repeated.
+    is shown.
     """
-    hidden = (".preact", "cam")
-    columns = list(dict.fromkeys(n for size in sizes for n in size.features if not n.endswith(hidden)))
-    columns.sort(key=lambda name: (name == "pooled", name != "stem", name))
+    deepest = max(sizes, key=lambda size: len(size.features))
+    columns = [name for name in deepest.features if not name.endswith((".preact", "cam"))]
     rows = [["model", "parameters", "MMACs", *columns]]
     for size in sizes:
-        shapes = ("×".join(map(str, size.features.get(name, ()))) or "–" for name in columns)
+        shapes = ("×".join(map(str, size.features.get(name, "–"))) for name in columns)
         rows.append([size.name, f"{size.parameters:,}", f"{size.macs / 1e6:,.2f}", *shapes])
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return "\n".join(_line(row, widths) for row in rows)
-
-
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    """The name to the left, everything else to the right."""
-    first, *others = row
-    cells = [f"{first:<{widths[0]}}", *(f"{c:>{w}}" for c, w in zip(others, widths[1:], strict=True))]
-    return "  ".join(cells)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    image, classes = "×".join(map(str, sizes[0].image_shape)), sizes[0].features["cam"][0]
+    lines = [f"for images {image} and {classes} classes; shapes are channels×height×width"]
+    for name, *others in rows:
+        cells = (f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True))
+        lines.append("  ".join([f"{name:<{widths[0]}}", *cells]))
+    return "\n".join(lines)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from topokd_lib.errors import require_feature
 from topokd_lib.models.base import FeatureModel, StageEnding, Taps
 
-__all__ = ["StagedModel", "channel_shuffle", "last_norm"]
+__all__ = ["StagedModel", "channel_shuffle", "initialise_convolutions", "last_norm"]
 
 
 class StagedModel(FeatureModel):
@@ -100,3 +100,12 @@ def channel_shuffle(x: Tensor, groups: int) -> Tensor:
 def last_norm(module: nn.Module) -> nn.BatchNorm2d:
     """The last batch normalisation that was registered in a module."""
     return [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)][-1]
+
+
+def initialise_convolutions(model: nn.Module) -> None:
+    """Normal weights of variance 2 / (outgoing connections), and no bias; [he2015delving], backward case."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

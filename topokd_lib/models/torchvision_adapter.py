@@ -22,7 +22,7 @@ from topokd_lib.models.staged import StagedModel, last_norm
 __all__ = ["TorchvisionModel"]
 
 PREFIX = "torchvision/"
-NAMES = ("resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2")
+NAMES = ("resnet18", "resnet34", "resnet50", "mobilenet_v2")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class TorchvisionModel(StagedModel):
         for key, child in network.named_children():
             self.add_module(key, child)
         for module in self.modules():
-            if hasattr(module, "inplace"):
+            if isinstance(module, nn.ReLU | nn.ReLU6):
                 module.inplace = False
 
     def compute(
@@ -124,9 +124,9 @@ def _build(name: str, num_classes: int, in_channels: int, weights: str | None) -
         classes = len(known[weights].meta["categories"])
         if (num_classes, in_channels) != (classes, 3):
             raise ValueError(
-                f"weights {weights} of torchvision's {name} are for {classes} classes and 3 channels, asked for "
-                f"{num_classes} classes and {in_channels} channels; build it without weights, or with its own "
-                f"classes and channels"
+                f"weights {weights} of torchvision's {name} are for {classes} classes and 3 channels, "
+                f"asked for {num_classes} classes and {in_channels} channels; build it without weights, "
+                f"or with those classes and channels"
             )
     network: nn.Module = models.get_model(name, weights=weights, num_classes=num_classes)
     if in_channels != 3:

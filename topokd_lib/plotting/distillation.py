@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -59,7 +60,7 @@ def gaps_figure(
         above.plot(places, np.full(len(places), height), "-o", color=colour, markersize=7)
         above.annotate(role, (places[0], height), xytext=(-12, 0), textcoords="offset points", ha="right",
                        va="center", color=colour)  # fmt: skip
-        for left, right in zip(places, places[1:], strict=False):
+        for left, right in pairwise(places):
             above.annotate(f"{right - left:g}", ((left + right) / 2, height), xytext=(0, 5),
                            textcoords="offset points", ha="center")  # fmt: skip
         (diagrams,) = rips_diagrams(cloud[None].detach())

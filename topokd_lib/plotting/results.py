@@ -44,7 +44,12 @@ def plot_methods(panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
 
     Args:
         panels: Runs by method, by title.
+
+    Raises:
+        ValueError: If there is no panel, or a method without a run.
     """
+    if not panels:
+        raise ValueError("a figure needs at least one panel of runs, got none")
     methods = max(len(runs) for runs in panels.values())
     figure, axes = plt.subplots(
         len(panels), figsize=(WIDTH, len(panels) * (0.45 * methods + 0.7)), squeeze=False

@@ -135,6 +135,8 @@ def _in_our_words(story: str, parser: ArgumentParser) -> RecipeError | UnknownNa
         kinds = [kind or f"one of {names}" for kind, names in expected if kind != "NoneType"]
         near = did_you_mean(got[1], re.findall(r"'([^']+)'", "".join(names for _, names in expected)))
         return RecipeError(f"{place} must be {' or '.join(kinds)}, got {got[1]!r}.{near}")
+    if found := re.search(r"callable class: (.+?)\.+ Got value", story):
+        return RecipeError(f"{place}: {found[1]}")
     return RecipeError(" ".join(story.split()))
 
 

@@ -1,0 +1,150 @@
+"""What objectives share: which feature maps belong together, how their sizes meet, and how widths do.
+
+Reference:
+    The regressor is that of A. Romero et al., FitNets, ICLR 2015, §2.2 [romero2015fitnets], in the form
+    that the benchmark gave it (HobbitLong/RepDistiller, models/util.py).
+Explained in:
+    book/reference/objectives.md
+"""
+
+from collections import OrderedDict
+from itertools import count, takewhile
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from topokd_lib.pair import Pair
+
+__all__ = ["MapPair", "common_stages", "hint_regressor", "pair_maps", "pool_to_smaller"]
+
+
+class MapPair(NamedTuple):
+    """A feature map of the student and the one of the teacher that it is compared with.
+
+    Shapes are (channels, height, width).
+    """
+
+    student: str
+    teacher: str
+    student_shape: torch.Size
+    teacher_shape: torch.Size
+
+
+def common_stages(pair: Pair, ending: str = "") -> tuple[str, ...]:
+    """``stage1``, ``stage2``, … as long as both networks have them, with ``ending`` behind each name.
+
+    Stages are counted from the first. If one network has more, its surplus stages at the end have no partner.
+    """
+    names = (f"stage{number}{ending}" for number in count(1))
+    return tuple(takewhile(lambda n: n in pair.student_shapes and n in pair.teacher_shapes, names))
+
+
+def pair_maps(
+    pair: Pair,
+    objective: str,
+    student_features: tuple[str, ...] | None,
+    teacher_features: tuple[str, ...] | None,
+    *,
+    default: tuple[str, ...],
+) -> tuple[MapPair, ...]:
+    """The maps that an objective compares, in order.
+
+    Args:
+        pair: The two networks.
+        objective: Its name, for messages.
+        student_features: The student's maps; ``None`` takes the teacher's names.
+        teacher_features: The teacher's maps; ``None`` takes the student's names.
+        default: The names on both sides if neither is given.
+
+    Raises:
+        ValueError: If there is no teacher, nothing to compare, more maps on one side, or a feature is no map.
+        FeatureNotFound: If a network does not offer one of the features.
+    """
+    pair.require_teacher(objective)
+    students = next(n for n in (student_features, teacher_features, default) if n is not None)
+    teachers = next(n for n in (teacher_features, student_features, default) if n is not None)
+    if not students or len(students) != len(teachers):
+        raise ValueError(
+            f"{objective} compares feature maps two by two and got {len(students)} of the student "
+            f"({', '.join(students) or 'none'}) and {len(teachers)} of the teacher "
+            f"({', '.join(teachers) or 'none'}); name equally many, and at least one"
+        )
+    maps = tuple(
+        MapPair(student, teacher, *pair.shapes(student=student, teacher=teacher))
+        for student, teacher in zip(students, teachers, strict=True)
+    )
+    for names in maps:
+        for role, name, shape in (
+            ("student", names.student, names.student_shape),
+            ("teacher", names.teacher, names.teacher_shape),
+        ):
+            if len(shape) != 3:
+                raise ValueError(
+                    f"{objective} compares feature maps, and {role} feature {name!r} has shape "
+                    f"{tuple(shape)}; choose one with channels, height and width, such as 'stage2'"
+                )
+    return maps
+
+
+def pool_to_smaller(
+    first: Float[Tensor, "batch channels1 height1 width1"],
+    second: Float[Tensor, "batch channels2 height2 width2"],
+    pooling: Literal["average", "max"] = "average",
+) -> tuple[
+    Float[Tensor, "batch channels1 height width"],
+    Float[Tensor, "batch channels2 height width"],
+]:
+    """Both maps at the smaller of the two sizes; the larger one is pooled.
+
+    Example:
+        >>> small, large = pool_to_smaller(torch.ones(1, 3, 2, 2), torch.arange(16.0).view(1, 1, 4, 4))
+        >>> small.shape, large.flatten().tolist()
+        (torch.Size([1, 3, 2, 2]), [2.5, 4.5, 10.5, 12.5])
+    """
+    pool = F.adaptive_max_pool2d if pooling == "max" else F.adaptive_avg_pool2d
+    size = (min(first.shape[2], second.shape[2]), min(first.shape[3], second.shape[3]))
+    return (
+        first if first.shape[2:] == size else pool(first, size),
+        second if second.shape[2:] == size else pool(second, size),
+    )
+
+
+def hint_regressor(student_shape: torch.Size, teacher_shape: torch.Size) -> nn.Sequential:
+    """A convolution with batch normalisation and ReLU that turns maps of one shape into maps of another.
+
+    ==============================  ==================================================
+    the student's map is            convolution
+    ==============================  ==================================================
+    twice as large                  3×3, stride 2, padding 1
+    half as large                   transposed 4×4, stride 2, padding 1
+    otherwise as large or larger    kernel 1 + (student's size) − (teacher's), stride 1
+    ==============================  ==================================================
+
+    Args:
+        student_shape: Channels, height and width that go in.
+        teacher_shape: Channels, height and width that come out.
+
+    Raises:
+        ValueError: If the student's map is smaller in another ratio than one half.
+
+    Example:
+        >>> hint_regressor(torch.Size((6, 8, 8)), torch.Size((10, 8, 8))).conv.kernel_size
+        (1, 1)
+    """
+    (width_in, height, width), (width_out, *size) = student_shape, teacher_shape
+    conv: nn.Module
+    if [height, width] == [2 * side for side in size]:
+        conv = nn.Conv2d(width_in, width_out, 3, stride=2, padding=1)
+    elif [2 * height, 2 * width] == size:
+        conv = nn.ConvTranspose2d(width_in, width_out, 4, stride=2, padding=1)
+    elif height >= size[0] and width >= size[1]:
+        conv = nn.Conv2d(width_in, width_out, (1 + height - size[0], 1 + width - size[1]))
+    else:
+        raise ValueError(
+            f"no hint regressor turns a student map of {height}×{width} into a teacher map of "
+            f"{size[0]}×{size[1]}: a smaller map can only be doubled; choose features whose sizes are closer"
+        )
+    return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(width_out), relu=nn.ReLU()))
