@@ -451,6 +451,29 @@ def test_reader_that_has_seen_enough_is_no_error():
     assert done.stderr == ""
 
 
+SCRIPT = Path(sys.executable).with_name("topokd")
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+@pytest.mark.skipif(not SCRIPT.exists(), reason="the library is not installed")
+def test_two_processes_train_one_run_and_say_it_once(mine, topokd, tmp_path):
+    words = ["train", "--config", mine, "--out", str(tmp_path / "run"), "--data.batch_size", "32"]
+    words += ["--engine.devices", "2", "--engine.accelerator", "cpu"]
+    done = subprocess.run(
+        [SCRIPT, *words],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.stdout.startswith(f"{tmp_path / 'run'}: test accuracy ")
+    assert len(done.stdout.splitlines()) == 1
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert record["last"]["count"] == 360  # every test image once
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True

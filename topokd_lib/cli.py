@@ -18,6 +18,7 @@ MISTAKES = (
     ArgumentError,
     errors.ArtefactMismatch,
     errors.CheckpointError,
+    errors.DataError,
     errors.FeatureNotFound,
     errors.InvalidPoints,
     errors.RecipeError,
@@ -115,12 +116,12 @@ def _train(words: list[str]) -> None:
         return
     if options.dry_run:
         history = rehearse(recipe)
-        print(f"dry run: all parts fit; loss of the first steps {history.last.loss:.4f}")
+        _say(f"dry run: all parts fit; loss of the first steps {history.last.loss:.4f}")
         return
     directory = Path(options.out) if options.out else default_directory(source or recipe.data.name, recipe)
     record = run_recipe(recipe, text, directory)
     last, best = record["last"], record["best"]
-    print(
+    _say(
         f"{directory}: test accuracy {last['top1']:.2%} after epoch {last['epoch']} "
         f"(best {best['top1']:.2%} after epoch {best['epoch']}), {record['wall_time_seconds']:.0f} s"
     )
@@ -152,7 +153,7 @@ def _evaluate(words: list[str]) -> None:
     parser.add_argument("--best", action="store_true", help="the best epoch's weights, not the last's")
     options = parser.parse_args(words)
     found = evaluate_run(Path(options.run), best=options.best)
-    print(
+    _say(
         f"{options.run}: top-1 {found.top1:.2%}, top-5 {found.top5:.2%}, "
         f"cross-entropy {found.loss:.4f} on {found.count} test images"
     )
@@ -191,6 +192,12 @@ def _demo(words: list[str]) -> None:
     options = parser.parse_args(words)
     with closing(Stages()) as stages:
         run_demo(Path(options.out), seeds=options.seeds, progress=stages.show)
+
+
+def _say(text: str) -> None:
+    """Print a result once, however many processes have it; Fabric numbers those that it starts."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(text)
 
 
 class _HelpFormatter(DefaultHelpFormatter):

@@ -148,7 +148,9 @@ def table(outcomes: list[Outcome]) -> list[str]:
             cells.append(f"{statistics.mean(values):.{digits}f} ± {statistics.stdev(values):.{digits}f}")
         rows.append([title, *cells])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
     seeds = len({outcome.seed for outcome in outcomes})
     return [
         lines[0],

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 __all__ = [
     "ArtefactMismatch",
     "CheckpointError",
+    "DataError",
     "FeatureNotFound",
     "InvalidPoints",
     "RecipeError",
@@ -48,6 +49,10 @@ class RunDirectoryError(RuntimeError):
 
 class CheckpointError(RuntimeError):
     """A checkpoint or weight file cannot be read, or does not fit."""
+
+
+class DataError(RuntimeError):
+    """A data set is not there or damaged, or cannot be downloaded."""
 
 
 class TrainingDiverged(RuntimeError):

@@ -1,4 +1,6 @@
-"""What the tests of feature objectives share: official values as tensors, and the benchmark's thirteen pairs."""
+"""What tests of feature objectives share: official values as tensors, and the benchmark's thirteen pairs."""
+
+from functools import cache
 
 import numpy as np
 import torch
@@ -45,6 +47,7 @@ def assert_gradient(found: Tensor, values: dict[str, np.ndarray], name: str, lab
     np.testing.assert_allclose(found.grad.flatten()[: len(head)], head, rtol=1e-4, atol=1e-6 * norm)
 
 
+@cache
 def benchmark_pair(teacher: str, student: str) -> Pair:
     """A pair for 32×32 images of 100 classes without weights in memory; objectives can be built on it."""
     with torch.device("meta"):

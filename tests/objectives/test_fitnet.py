@@ -214,8 +214,6 @@ def test_a_perfect_student_pays_nothing():
     pair = toy_pair()
     objective = FitNet(pair)
     batch = toy_batch()
-    student, teacher = toy_outputs(
-        pair, batch, student_features=("stage2",), teacher_features=("stage2",)
-    )
+    student, teacher = toy_outputs(pair, batch, student_features=("stage2",), teacher_features=("stage2",))
     teacher.features["stage2"] = objective.regressor(student["stage2"]).detach()
     assert objective(student, teacher, batch).item() == 0.0

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 
+from topokd_lib.data.cifar import load_cifar10, load_cifar100, load_image_folder
 from topokd_lib.data.digits import load_digits
 from topokd_lib.data.image_data import ImageData, normalise
 from topokd_lib.data.loaders import EpochLoader
@@ -14,14 +15,23 @@ __all__ = [
     "DATA",
     "EpochLoader",
     "ImageData",
+    "load_cifar10",
+    "load_cifar100",
     "load_data",
     "load_digits",
+    "load_image_folder",
     "load_shapes",
     "normalise",
     "sample_cloud",
 ]
 
-DATA: dict[str, Callable[..., ImageData]] = {"digits": load_digits, "shapes": load_shapes}
+DATA: dict[str, Callable[..., ImageData]] = {
+    "digits": load_digits,
+    "shapes": load_shapes,
+    "cifar10": load_cifar10,
+    "cifar100": load_cifar100,
+    "image-folder": load_image_folder,
+}
 """Every data set by name; the options of each are the keyword arguments of its function."""
 
 
@@ -30,18 +40,23 @@ def load_data(name: str, **options: object) -> ImageData:
 
     Raises:
         UnknownName: If there is no such data set; the message suggests the nearest name.
-        TypeError: If it has no such option.
+        TypeError: If it has no such option, or lacks one that it needs.
+        DataError: If its files are not there or damaged.
 
     Example:
         >>> load_data("digits", size=8).image_shape
         (3, 8, 8)
     """
     require_name("data set", name, DATA)
-    known = list(inspect.signature(DATA[name]).parameters)
+    parameters = inspect.signature(DATA[name]).parameters
+    known = list(parameters)
     for option in options:
         if option not in known:
             raise TypeError(
                 f"data set {name!r} has no option {option!r}.{did_you_mean(option, known)} "
                 f"It takes: {', '.join(known)}."
             )
+    for option, parameter in parameters.items():
+        if parameter.default is parameter.empty and option not in options:
+            raise TypeError(f"data set {name!r} needs the option {option!r}; give it (data.options.{option})")
     return DATA[name](**options)

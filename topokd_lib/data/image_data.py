@@ -117,7 +117,10 @@ def measure_normalisation(images: UInt8[Tensor, "batch channels height width"]) 
         >>> measure_normalisation(half_white)
         Normalisation(mean=(0.5,), std=(0.5,))
     """
-    pixels = images.transpose(0, 1).flatten(1).double() / 255
-    mean = tuple(round(value, 4) for value in pixels.mean(dim=1).tolist())
-    std = tuple(round(value, 4) for value in pixels.std(dim=1, correction=0).tolist())
-    return Normalisation(mean, std)
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    mean, std = [], []
+    for channel in images.cpu().unbind(1):  # counts of levels are exact, and need no copy in float64
+        share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
+        mean.append(share @ levels)
+        std.append((share @ (levels - mean[-1]) ** 2).sqrt())
+    return Normalisation(*(tuple(round(float(value), 4) for value in values) for values in (mean, std)))

@@ -18,7 +18,15 @@ from torch.nn import functional as F
 
 from topokd_lib.pair import Pair
 
-__all__ = ["MapPair", "common_stages", "hint_regressor", "pair_maps", "pool_to_smaller"]
+__all__ = [
+    "MapPair",
+    "common_stages",
+    "hint_regressor",
+    "pair_maps",
+    "pool_to_smaller",
+    "require_images",
+    "unit_rows",
+]
 
 
 class MapPair(NamedTuple):
@@ -148,3 +156,28 @@ def hint_regressor(student_shape: torch.Size, teacher_shape: torch.Size) -> nn.S
             f"{size[0]}×{size[1]}: a smaller map can only be doubled; choose features whose sizes are closer"
         )
     return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(width_out), relu=nn.ReLU()))
+
+
+def unit_rows(vectors: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows dim"]:
+    r"""Each vector divided by its Euclidean length, :math:`x / \lVert x \rVert_2`.
+
+    A vector of zeros has no direction: it stays zero and gets no gradient, where the usual
+    :math:`x / \max(\lVert x \rVert, 10^{-12})` has a gradient of :math:`10^{12}` and
+    :math:`x / \lVert x \rVert` has none at all, NaN.
+
+    Example:
+        >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
+        [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+    """
+    lengths = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    empty = lengths == 0
+    return torch.where(empty, vectors.detach(), vectors / lengths.masked_fill(empty, 1.0))
+
+
+def require_images(objective: str, found: int, needed: int = 2) -> None:
+    """Raise ``ValueError`` unless a batch holds enough images to compare them with each other."""
+    if found < needed:
+        raise ValueError(
+            f"{objective} compares the images of a batch with each other and needs at least {needed}, "
+            f"got {found}; choose a larger batch_size"
+        )
