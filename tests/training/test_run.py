@@ -9,6 +9,7 @@ import torch
 import topokd_lib
 from tests.training.toy import TinyNet, ToyData
 from topokd_lib.errors import RunDirectoryError
+from topokd_lib.models import Teacher, create_model
 from topokd_lib.training import EpochRecord, Evaluation, History, RunDirectory, load_checkpoint
 from topokd_lib.training import run as run_module
 
@@ -191,3 +192,13 @@ def test_the_record_of_a_finished_run_says_everything(tmp_path):
     assert History.from_list(found["curve"]) == history
     assert found["student"] == {"name": "tiny", "parameters": sum(p.numel() for p in TinyNet().parameters())}
     assert {"commit", "uncommitted_changes", "versions", "hardware", "started"} <= set(found)
+
+
+def test_a_teacher_that_was_trained_anew_is_noticed(tmp_path):
+    teacher = Teacher(create_model("resnet8", num_classes=3))
+    RunDirectory.open(tmp_path / "run", recipe="a: 1\n", teacher=teacher)
+    RunDirectory.open(tmp_path / "run", recipe="a: 1\n", teacher=teacher)
+    with torch.no_grad():
+        teacher.model.last_layer.bias.add_(1.0)
+    with pytest.raises(RunDirectoryError, match=r"holds a run with teacher .*'resnet8'.* this one has"):
+        RunDirectory.open(tmp_path / "run", recipe="a: 1\n", teacher=teacher)

@@ -120,7 +120,8 @@ def _load(name: str, reader: Any, root: Path, *, download: bool) -> ImageData:
             raise DataError(f"{name} in {root} cannot be read ({error})") from error
         raise DataError(
             f"{name} could not be downloaded ({getattr(error, 'reason', error)}). If this machine is "
-            f"offline, fetch {reader.url} elsewhere, copy {reader.filename} to {root.absolute()}, and {_once(name)}"
+            f"offline, fetch {reader.url} elsewhere, copy {reader.filename} to {root.absolute()}, and "
+            f"{_once(name)}"
         ) from error
     except RuntimeError as error:  # torchvision's only word for missing and for damaged files
         raise DataError(_what_is_wrong(name, reader, root)) from error
@@ -196,7 +197,7 @@ def _read_images(files: dict[str, list[Path]], size: int) -> UInt8[Tensor, "imag
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
 
-def _read_image(file: Path, size: int) -> UInt8[NDArray[np.uint8], "height width 3"]:
+def _read_image(file: Path, size: int) -> NDArray[np.uint8]:
     from PIL import Image, ImageOps
 
     try:

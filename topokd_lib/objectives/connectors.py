@@ -158,8 +158,8 @@ def hint_regressor(student_shape: torch.Size, teacher_shape: torch.Size) -> nn.S
     return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(width_out), relu=nn.ReLU()))
 
 
-def unit_rows(vectors: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows dim"]:
-    r"""Each vector divided by its Euclidean length, :math:`x / \lVert x \rVert_2`.
+def unit_rows(vectors: Float[Tensor, "*rows dim"], order: float = 2.0) -> Float[Tensor, "*rows dim"]:
+    r"""Each vector divided by its norm, :math:`x / \lVert x \rVert_q`, by default the Euclidean one.
 
     A vector of zeros has no direction: it stays zero and gets no gradient, where the usual
     :math:`x / \max(\lVert x \rVert, 10^{-12})` has a gradient of :math:`10^{12}` and
@@ -169,7 +169,7 @@ def unit_rows(vectors: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows dim"]
         >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
         [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
-    lengths = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    lengths = torch.linalg.vector_norm(vectors, ord=order, dim=-1, keepdim=True)
     empty = lengths == 0
     return torch.where(empty, vectors.detach(), vectors / lengths.masked_fill(empty, 1.0))
 

@@ -125,7 +125,9 @@ def run_recipe(recipe: Recipe, text: str, directory: Path, *, progress: bool = T
     fabric = _launch(recipe.engine)
     parts = assemble(recipe, fabric)
     with fabric.rank_zero_first():
-        run = RunDirectory.open(directory, recipe=text, seed=recipe.seed, data=parts.data)
+        run = RunDirectory.open(
+            directory, recipe=text, seed=recipe.seed, data=parts.data, teacher=parts.teacher
+        )
     if run.record is None:
         fit(
             fabric,

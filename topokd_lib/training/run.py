@@ -17,7 +17,7 @@ import yaml
 
 import topokd_lib
 from topokd_lib.errors import RunDirectoryError
-from topokd_lib.models import FeatureModel
+from topokd_lib.models import FeatureModel, Teacher
 from topokd_lib.outputs import Normalisation
 from topokd_lib.training.checkpoint import (
     PREVIOUS,
@@ -88,7 +88,13 @@ class RunDirectory:
 
     @classmethod
     def open(
-        cls, path: Path | str, *, recipe: str, seed: int = 0, data: DataSource | None = None
+        cls,
+        path: Path | str,
+        *,
+        recipe: str,
+        seed: int = 0,
+        data: DataSource | None = None,
+        teacher: Teacher | None = None,
     ) -> "RunDirectory":
         """Create the directory of a run, or return to it.
 
@@ -99,13 +105,20 @@ class RunDirectory:
             recipe: The resolved recipe as YAML: everything that determines the run.
             seed: Of the run.
             data: What it is trained on; name and fingerprint are noted and compared.
+            teacher: Likewise; a recipe names a file, and what the file holds may have changed.
 
         Raises:
             RunDirectoryError: If the place cannot be written to, holds something else, or holds a run with
-                another recipe, seed or data; the message shows the difference.
+                another recipe, seed, data or teacher; the message shows the difference.
         """
         path = Path(path)
-        about = None if data is None else {"name": data.name, "fingerprint": data.fingerprint()}
+        identity = {
+            "seed": seed,
+            "data": None if data is None else {"name": data.name, "fingerprint": data.fingerprint()},
+            "teacher": None
+            if teacher is None
+            else {"name": teacher.name, "fingerprint": teacher.fingerprint()},
+        }
         run = cls(
             path,
             recipe,
@@ -114,12 +127,12 @@ class RunDirectory:
             resumed=(path / "recipe.yaml").exists(),
         )
         if run.resumed:
-            run._require_same(about)
+            run._require_same(identity)
             return run
         run._require_nothing_else()
         try:
             path.mkdir(parents=True, exist_ok=True)
-            write_text(path / "provenance.json", _json({"seed": seed, "data": about, **provenance()}))
+            write_text(path / "provenance.json", _json({**identity, **provenance()}))
             write_text(path / "recipe.yaml", recipe)
         except OSError as error:
             raise RunDirectoryError(
@@ -166,9 +179,9 @@ class RunDirectory:
         """
         if self.resumed:
             earlier = self._read("provenance.json")
-            seed, data = earlier.pop("seed"), earlier.pop("data")
+            identity = {name: earlier.pop(name) for name in ("seed", "data", "teacher")}
             sessions = [*earlier.pop("earlier_sessions"), earlier]
-            now = {"seed": seed, "data": data, **provenance(), "earlier_sessions": sessions}
+            now = {**identity, **provenance(), "earlier_sessions": sessions}
             write_text(self.path / "provenance.json", _json(now))
         write_text(self.path / "log.jsonl", "".join(_line(record) for record in history.records))
 
@@ -239,7 +252,7 @@ class RunDirectory:
                 f"{' …' if len(foreign) > 3 else ''} and no recipe.yaml. Choose an empty or new directory"
             )
 
-    def _require_same(self, data: dict[str, str] | None) -> None:
+    def _require_same(self, identity: Mapping[str, Any]) -> None:
         try:
             stored = (self.path / "recipe.yaml").read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
@@ -257,8 +270,8 @@ class RunDirectory:
                 + "\n".join(difference)
             )
         known = self._read("provenance.json")
-        for what, before, now in (("seed", known["seed"], self.seed), ("data", known["data"], data)):
-            if before != now:
+        for what, now in identity.items():
+            if (before := known.get(what)) != now:
                 raise RunDirectoryError(
                     f"{self.path} holds a run with {what} {before}, this one has {what} {now}; "
                     f"choose another directory, or delete this one"
