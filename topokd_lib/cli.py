@@ -102,8 +102,10 @@ def _train(words: list[str]) -> None:
     from topokd_lib.recipes import Recipe, default_directory, rehearse, run_recipe
     from topokd_lib.recipes.load import add_recipe_options, build_recipe, parse_recipe
 
-    parser = _new_parser("train", "[--config RECIPE] [--out DIRECTORY] [--dry-run] [--FIELD VALUE ...]")
-    parser.add_argument("--out", help="run directory; else runs/<recipe>/<student>/seed<k>")
+    parser = _new_parser(
+        "train", "[--config RECIPE] [--pair PAIR] [--out DIRECTORY] [--dry-run] [--FIELD VALUE ...]"
+    )
+    parser.add_argument("--out", help="run directory; else runs/<recipe>/<student or pair>/seed<k>")
     parser.add_argument("--dry-run", action="store_true", help="build all, train two steps, write nothing")
     parser.add_argument(
         "--print-recipe", action="store_true", help="print all fields, defaults too, and stop"
@@ -118,7 +120,8 @@ def _train(words: list[str]) -> None:
         history = rehearse(recipe)
         _say(f"dry run: all parts fit; loss of the first steps {history.last.loss:.4f}")
         return
-    directory = Path(options.out) if options.out else default_directory(source or recipe.data.name, recipe)
+    usual = default_directory(source or recipe.data.name, recipe, options.pair)
+    directory = Path(options.out) if options.out else usual
     record = run_recipe(recipe, text, directory)
     last, best = record["last"], record["best"]
     _say(
@@ -131,7 +134,7 @@ def _prepare_ripsnet(words: list[str]) -> None:
     from topokd_lib.recipes import RipsNetRecipe, run_ripsnet_recipe
     from topokd_lib.recipes.load import add_recipe_options, build_recipe, parse_recipe
 
-    parser = _new_parser("prepare ripsnet", "[--config RECIPE] [--FIELD VALUE ...]")
+    parser = _new_parser("prepare ripsnet", "[--config RECIPE] [--pair PAIR] [--FIELD VALUE ...]")
     add_recipe_options(parser, RipsNetRecipe)
     recipe, _ = build_recipe(parser, parse_recipe(parser, words)[0], RipsNetRecipe)
     with closing(Stages()) as stages:
@@ -163,13 +166,14 @@ def _recipes(words: list[str]) -> None:
     from topokd_lib import objectives
     from topokd_lib.data import DATA
     from topokd_lib.models import MODELS
-    from topokd_lib.recipes import find_recipe, recipe_names, recipe_title
+    from topokd_lib.recipes import benchmark_pairs, find_recipe, recipe_names, recipe_title
 
     _new_parser("recipes", "").parse_args(words)
     print("recipes (topokd train --config NAME):")
     width = max(len(name) for name in recipe_names())
     for name in recipe_names():
         print(f"  {name:<{width}}  {recipe_title(find_recipe(name))}")
+    print(f"pairs:      {', '.join(benchmark_pairs())}")
     print(f"data sets:  {', '.join(DATA)}")
     print(f"models:     {', '.join(MODELS)}")
     print(f"objectives: {', '.join(objectives.objective_names())}")

@@ -134,8 +134,9 @@ def _joint_fsp(pair: Pair) -> Objective:
 
 # ------------------------------------------------------------------------------------- contract of objectives
 
-ORDER_MATTERS: frozenset[str] = frozenset()
-"""Objectives whose loss depends on the order of the images in a batch."""
+ORDER_MATTERS: frozenset[str] = frozenset({"CC", "CRCD", "CRD"})
+"""Objectives whose loss depends on the order of the images in a batch (CC multiplies the errors of
+neighbours), or on what they saw before (CRD and CRCD remember the first order when they see the second)."""
 
 
 def loss_is_a_finite_float32(build: ObjectiveFactory, pair: Pair) -> None:

@@ -11,7 +11,7 @@ BATCH = 4
 
 
 @pytest.mark.parametrize("names", [*SAME_STYLE, *CROSS_STYLE], ids="-".join)
-@pytest.mark.parametrize("method", ["FitNet", "AT", "NST", "VID", "OFD"])
+@pytest.mark.parametrize("method", ["FitNet", "AT", "NST", "VID", "OFD", "SP", "CC", "RKD", "PKT"])
 def test_a_batch_passes(names, method):
     """On the meta device, which has shapes and no numbers."""
     pair = benchmark_pair(*names)

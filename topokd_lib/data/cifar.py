@@ -198,15 +198,14 @@ def _read_images(files: dict[str, list[Path]], size: int) -> UInt8[Tensor, "imag
 
 
 def _read_image(file: Path, size: int) -> NDArray[np.uint8]:
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(file) as opened:
             image = opened.convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:  # it depends on where Pillow gives up
-        raise DataError(
-            f"{file} cannot be read as an image ({error}); copy it again, or delete it"
-        ) from error
+        why = "its content is of another kind" if isinstance(error, UnidentifiedImageError) else error
+        raise DataError(f"{file} cannot be read as an image ({why}); copy it again, or delete it") from error
     if image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
     return np.asarray(image)

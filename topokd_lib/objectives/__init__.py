@@ -9,16 +9,28 @@ from topokd_lib.objectives.fitnet import FitNet, hint_loss
 from topokd_lib.objectives.at import AT, attention_loss, attention_map
 from topokd_lib.objectives.fsp import FSP, flow_loss, flow_matrix
 from topokd_lib.objectives.nst import NST, selectivity_loss
+from topokd_lib.objectives.pkt import PKT, neighbour_loss, neighbour_probabilities
 from topokd_lib.objectives.vid import VID, variational_loss
+from topokd_lib.objectives.rkd import RKD, angle_cosines, normalised_distances, relational_loss
 from topokd_lib.objectives.ofd import OFD, negative_margin, partial_distance
+from topokd_lib.objectives.cc import CC, consecutive_loss, correlation_loss, gaussian_correlation
+from topokd_lib.objectives.sp import SP, similarity_loss, similarity_matrix
+from topokd_lib.objectives.crd import CRD, contrast_loss, contrast_scores
+from topokd_lib.objectives.crcd import CRCD, gradient_loss, relation_scores
 from topokd_lib.objectives.topkd import TopKD, feature_cloud, topology_loss
 
 __all__ = [
     "AT",
+    "CC",
+    "CRCD",
+    "CRD",
     "FSP",
     "KD",
     "NST",
     "OFD",
+    "PKT",
+    "RKD",
+    "SP",
     "VID",
     "CrossEntropy",
     "FitNet",
@@ -26,17 +38,31 @@ __all__ = [
     "Objective",
     "TopKD",
     "WeightedSum",
+    "angle_cosines",
     "attention_loss",
     "attention_map",
+    "consecutive_loss",
+    "contrast_loss",
+    "contrast_scores",
+    "correlation_loss",
     "feature_cloud",
     "flow_loss",
     "flow_matrix",
+    "gaussian_correlation",
+    "gradient_loss",
     "hint_loss",
     "kd_loss",
     "negative_margin",
+    "neighbour_loss",
+    "neighbour_probabilities",
+    "normalised_distances",
     "objective_names",
     "partial_distance",
+    "relation_scores",
+    "relational_loss",
     "selectivity_loss",
+    "similarity_loss",
+    "similarity_matrix",
     "topology_loss",
     "variational_loss",
 ]

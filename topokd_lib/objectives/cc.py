@@ -103,10 +103,10 @@ class CC(Objective):
         ValueError: If there is no teacher, a batch has fewer than two images, or ``dim`` is not positive.
 
     Differs from:
-        The default is the loss that the benchmark calls CC (HobbitLong/RepDistiller, distiller_zoo/CC.py, with
-        the weight 0.02). It depends on the order of the batch, is not what the paper describes, and is zero
-        when both embeddings are the same constant. torchdistill compares Taylor kernels as well, but neither
-        normalises the embeddings nor squares the norm of the difference.
+        The default is the loss that the benchmark calls CC (HobbitLong/RepDistiller, distiller_zoo/CC.py,
+        with the weight 0.02). It depends on the order of the batch, is not what the paper describes, and is
+        zero when both embeddings are the same constant. torchdistill compares Taylor kernels as well, but
+        neither normalises the embeddings nor squares the norm of the difference.
     """
 
     def __init__(

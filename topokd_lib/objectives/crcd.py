@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from topokd_lib.objectives.base import Objective
 from topokd_lib.objectives.connectors import unit_rows
 from topokd_lib.objectives.crd import contrast_loss
-from topokd_lib.objectives.memory import MemoryBank, NegativeSampler, mean_over_processes
+from topokd_lib.objectives.memory import MemoryBank, NegativeSampler, Normaliser
 from topokd_lib.outputs import Batch, ModelOutput
 from topokd_lib.pair import Pair
 
@@ -39,7 +39,8 @@ def relation_scores(
 
     .. math:: o_{bjk} = \exp \left( \frac{1}{\tau} \,
               \frac{v_b - a_j + \delta}{\lVert v_b - a_j + \delta \rVert} \cdot
-              \frac{m_{bk} - a_j + \delta}{\lVert m_{bk} - a_j + \delta \rVert} \right), \qquad \delta = 10^{-6}
+              \frac{m_{bk} - a_j + \delta}{\lVert m_{bk} - a_j + \delta \rVert} \right),
+              \qquad \delta = 10^{-6}
 
     The second direction is never formed: with :math:`r` for the first one, the product is
     :math:`(m \cdot r - (a - \delta) \cdot r) / \lVert m - a + \delta \rVert`, and needs ``dim`` times less
@@ -125,8 +126,6 @@ class CRCD(Objective):
         process's own images, so with several processes there are fewer pairs.
     """
 
-    normalisers: Float[Tensor, "2"]
-
     def __init__(
         self,
         pair: Pair,
@@ -152,7 +151,8 @@ class CRCD(Objective):
         self.teacher_bank = MemoryBank(samples, dim, momentum=momentum, unit=True)
         self.student_embedding = nn.Linear(shapes[0].numel(), dim)
         self.teacher_embedding = nn.Linear(shapes[1].numel(), dim)
-        self.register_buffer("normalisers", torch.zeros(2))
+        self.student_normaliser = Normaliser(samples)
+        self.teacher_normaliser = Normaliser(samples)
 
     def forward(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> Float[Tensor, ""]:
         pool, contrast = self.sampler(batch)
@@ -181,17 +181,15 @@ class CRCD(Objective):
         embedded = unit_rows(self.student_embedding(student))
         target = unit_rows(self.teacher_embedding(teacher.detach()))
         itself = contrast[:, None] == indices[None, :, None]
-        scores = [
-            relation_scores(
-                vectors, bank.rows[indices], bank.rows[contrast], itself, self.temperature
-            ).flatten(0, 1)
-            for vectors, bank in ((embedded, self.teacher_bank), (target, self.student_bank))
-        ]
         samples = len(self.student_bank.rows)
-        if not self.normalisers.all():
-            means = torch.stack([o.detach().mean() for o in scores])
-            self.normalisers.copy_(mean_over_processes(means) * samples)
-        losses = [contrast_loss(o / z, samples) for o, z in zip(scores, self.normalisers.clone(), strict=True)]
+        loss = torch.zeros_like(embedded[0, 0])
+        for vectors, bank, normaliser in (
+            (embedded, self.teacher_bank, self.student_normaliser),
+            (target, self.student_bank, self.teacher_normaliser),
+        ):
+            anchors, candidates = bank.rows[indices], bank.rows[contrast]
+            scores = relation_scores(vectors, anchors, candidates, itself, self.temperature)
+            loss = loss + contrast_loss(normaliser(scores.flatten(0, 1)), samples)
         self.student_bank.update(indices, embedded)
         self.teacher_bank.update(indices, target)
-        return torch.stack(losses).sum()
+        return loss

@@ -6,13 +6,12 @@ Explained in:
     book/reference/objectives.md
 """
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from topokd_lib.objectives.base import Objective
 from topokd_lib.objectives.connectors import unit_rows
-from topokd_lib.objectives.memory import MemoryBank, NegativeSampler, mean_over_processes
+from topokd_lib.objectives.memory import MemoryBank, NegativeSampler, Normaliser
 from topokd_lib.outputs import Batch, ModelOutput
 from topokd_lib.pair import Pair
 
@@ -41,6 +40,7 @@ def contrast_scores(
         temperature: :math:`\tau`; small values look at the most similar only.
 
     Example:
+        >>> import torch
         >>> pool = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
         >>> contrast_scores(pool[:1], pool, torch.tensor([[0, 1]]), temperature=1.0)
         tensor([[2.7183, 1.0000]])
@@ -62,6 +62,7 @@ def contrast_loss(scores: Float[Tensor, "batch contrasts"], samples: int) -> Flo
     Example:
         One negative of two images and equal scores of 1/2: both terms are ln 2.
 
+        >>> import torch
         >>> round(contrast_loss(torch.full((1, 2), 0.5), samples=2).item(), 4)
         1.3863
     """
@@ -104,8 +105,6 @@ class CRD(Objective):
         formula has no normaliser. Elsewhere processes do not share memories; here all hold the same.
     """
 
-    normalisers: Float[Tensor, "2"]
-
     def __init__(
         self,
         pair: Pair,
@@ -131,7 +130,8 @@ class CRD(Objective):
         self.teacher_bank = MemoryBank(samples, dim, momentum=momentum)
         self.student_embedding = nn.Linear(shapes[0].numel(), dim)
         self.teacher_embedding = nn.Linear(shapes[1].numel(), dim)
-        self.register_buffer("normalisers", torch.zeros(2))
+        self.student_normaliser = Normaliser(samples)
+        self.teacher_normaliser = Normaliser(samples)
 
     def forward(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> Float[Tensor, ""]:
         pool, contrast = self.sampler(batch)
@@ -162,15 +162,11 @@ class CRD(Objective):
         """
         embedded = unit_rows(self.student_embedding(student))
         target = unit_rows(self.teacher_embedding(teacher.detach()))
-        scores = (
-            contrast_scores(embedded, self.teacher_bank.rows[pool], contrast, self.temperature),
-            contrast_scores(target, self.student_bank.rows[pool], contrast, self.temperature),
-        )
-        samples = len(self.student_bank.rows)
-        if not self.normalisers.all():
-            means = torch.stack([o.detach().mean() for o in scores])
-            self.normalisers.copy_(mean_over_processes(means) * samples)
-        losses = [contrast_loss(o / z, samples) for o, z in zip(scores, self.normalisers.clone(), strict=True)]
+        samples, temperature = len(self.student_bank.rows), self.temperature
+        student_scores = contrast_scores(embedded, self.teacher_bank.rows[pool], contrast, temperature)
+        teacher_scores = contrast_scores(target, self.student_bank.rows[pool], contrast, temperature)
+        loss = contrast_loss(self.student_normaliser(student_scores), samples)
+        loss = loss + contrast_loss(self.teacher_normaliser(teacher_scores), samples)
         self.student_bank.update(indices, embedded)
         self.teacher_bank.update(indices, target)
-        return torch.stack(losses).sum()
+        return loss

@@ -19,32 +19,7 @@ from topokd_lib.objectives.connectors import unit_rows
 from topokd_lib.outputs import Batch
 from topokd_lib.pair import Pair
 
-__all__ = ["MemoryBank", "NegativeSampler", "gather_rows", "mean_over_processes"]
-
-
-def gather_rows(rows: Float[Tensor, "batch ..."] | Int[Tensor, "batch ..."]) -> Tensor:
-    """The rows of all processes, in the order of their ranks; of one process, its own.
-
-    Every process must have equally many, as :class:`~topokd_lib.data.EpochLoader` gives them.
-    """
-    if not _several_processes():
-        return rows
-    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, rows.contiguous())
-    return torch.cat(parts)
-
-
-def mean_over_processes(value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """The mean of a number that every process has computed on as many images."""
-    if not _several_processes():
-        return value
-    total = value.clone()
-    dist.all_reduce(total)
-    return total / dist.get_world_size()
-
-
-def _several_processes() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+__all__ = ["MemoryBank", "NegativeSampler", "Normaliser"]
 
 
 class MemoryBank(nn.Module):
@@ -91,10 +66,37 @@ class MemoryBank(nn.Module):
 
         An image must not occur twice in a step; which embedding would count is not defined.
         """
-        everyone, seen = gather_rows(indices), gather_rows(embeddings.detach())
+        everyone, seen = _gather_rows(indices), _gather_rows(embeddings.detach())
         self.rows[everyone] = unit_rows(
             self.momentum * self.rows[everyone] + (1 - self.momentum) * seen.to(self.rows)
         )
+
+
+class Normaliser(nn.Module):
+    r"""Divides scores by a constant, which is fixed by the first scores that it sees.
+
+    .. math:: p = o / Z, \qquad Z = N \cdot \operatorname{mean}(o)
+
+    The mean is over the first batch of all processes, without gradient.
+
+    Args:
+        samples: :math:`N`, the number of training images.
+
+    Attributes:
+        value: :math:`Z`, a persistent buffer; 0 until it is fixed.
+    """
+
+    value: Float[Tensor, ""]
+
+    def __init__(self, samples: int) -> None:
+        super().__init__()
+        self.samples = samples
+        self.register_buffer("value", torch.zeros(()))
+
+    def forward(self, scores: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        if self.value == 0:
+            self.value.copy_(self.samples * _mean_over_processes(scores.detach().mean()))
+        return scores / self.value
 
 
 class NegativeSampler(nn.Module):
@@ -170,7 +172,32 @@ class NegativeSampler(nn.Module):
                 else f"there are {samples} training images"
             )
             raise ValueError(
-                f"{self.objective} remembers every training image by its index: image {wrong[0]} of the batch "
-                f"has index {index} and label {label}, but {reason}; the loader must set Batch.indices to "
+                f"{self.objective} remembers every training image by its index: image {wrong[0]} of the "
+                f"batch has index {index} and label {label}, but {reason}; the loader must set Batch.indices to "
                 f"positions in Pair.train_labels"
             )
+
+
+def _gather_rows(rows: Float[Tensor, "batch ..."] | Int[Tensor, "batch ..."]) -> Tensor:
+    """The rows of all processes, in the order of their ranks; of one process, its own.
+
+    Every process must have equally many, as :class:`~topokd_lib.data.EpochLoader` gives them.
+    """
+    if not _several_processes():
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.cat(parts)
+
+
+def _mean_over_processes(value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """The mean of a number that every process has computed on as many images."""
+    if not _several_processes():
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
+
+
+def _several_processes() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -2,6 +2,7 @@
 
 from topokd_lib.recipes.files import find_recipe, recipe_names, recipe_title
 from topokd_lib.recipes.load import load_recipe
+from topokd_lib.recipes.pairs import BenchmarkPair, benchmark_pairs
 from topokd_lib.recipes.recipe import DataSpec, Recipe, RipsNetRecipe, TeacherSpec, Term
 from topokd_lib.recipes.run import (
     assemble,
@@ -13,12 +14,14 @@ from topokd_lib.recipes.run import (
 )
 
 __all__ = [
+    "BenchmarkPair",
     "DataSpec",
     "Recipe",
     "RipsNetRecipe",
     "TeacherSpec",
     "Term",
     "assemble",
+    "benchmark_pairs",
     "default_directory",
     "evaluate_run",
     "find_recipe",

@@ -15,6 +15,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from topokd_lib import objectives
 from topokd_lib.errors import RecipeError, UnknownName, did_you_mean, require_name
 from topokd_lib.recipes.files import check_recipe_file, find_recipe
+from topokd_lib.recipes.pairs import insert_pair
 from topokd_lib.recipes.recipe import Recipe, RipsNetRecipe, TeacherSpec, Term
 
 __all__ = ["add_recipe_options", "build_recipe", "load_recipe", "parse_recipe"]
@@ -23,19 +24,20 @@ AnyRecipe = TypeVar("AnyRecipe", Recipe, RipsNetRecipe)
 
 
 def add_recipe_options(parser: ArgumentParser, kind: type[Recipe] | type[RipsNetRecipe]) -> None:
-    """Give a parser ``--config`` and an option for every field of a recipe."""
+    """Give a parser ``--config``, ``--pair``, and an option for every field of a recipe."""
     parser.add_argument("--config", action="config", help="name or file of a recipe")
+    parser.add_argument("--pair", help="teacher and student of the benchmark, as `topokd recipes` lists them")
     parser.add_class_arguments(kind, nested_key=None)
 
 
 def parse_recipe(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[Namespace, str | None]:
-    """Parse arguments in which ``--config`` may name a recipe of the library.
+    """Parse arguments in which ``--config`` may name a recipe of the library, and ``--pair`` adapt it.
 
     Returns:
         The options, and the name or path of the recipe as it was given.
 
     Raises:
-        UnknownName: If there is no such recipe, or it names an unknown objective.
+        UnknownName: If there is no such recipe or pair, or it names an unknown objective.
         RecipeError: If a field is missing, unknown or of the wrong type; the message names it.
     """
     resolved: list[str] = []
@@ -54,7 +56,7 @@ def parse_recipe(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[Name
         check_recipe_file(path)
         resolved.append(str(path))
     try:
-        return parser.parse_args(resolved), source
+        return parser.parse_args(insert_pair(resolved, source)), source
     except ArgumentError as error:
         raise _in_our_words(str(error), parser) from error
 

@@ -61,6 +61,7 @@ def assemble(recipe: Recipe, fabric: Fabric | None = None) -> Assembly:
 
     Raises:
         UnknownName: If a data set or a model does not exist.
+        DataError: If the files of the data set are not there or damaged.
         CheckpointError: If the teacher's weights cannot be read.
         FeatureNotFound: If an objective reads a feature that a network does not offer.
         ArtefactMismatch: If an objective's artefact was made for something else.
@@ -240,12 +241,14 @@ def evaluate_run(directory: Path, *, best: bool = False) -> Evaluation:
     return evaluate(fabric, model, loader.test_batches())
 
 
-def default_directory(source: str, recipe: Recipe) -> Path:
+def default_directory(source: str, recipe: Recipe, pair: str | None = None) -> Path:
     """Where a run goes unless told otherwise: ``runs/<recipe>/<student>/seed<seed>``.
 
     Args:
         source: Name of a recipe of the library, or the path of another, of which the file's name counts.
         recipe: What will run.
+        pair: Name of the pair it was adapted to, if any. With a teacher it stands in place of the student,
+            who may have more than one.
 
     Example:
         >>> from topokd_lib.recipes.recipe import DataSpec
@@ -256,6 +259,5 @@ def default_directory(source: str, recipe: Recipe) -> Path:
         'runs/mine/resnet8/seed1'
     """
     name = source.removesuffix(".yaml")
-    return Path(
-        "runs", name if name in recipe_names() else Path(name).name, recipe.student, f"seed{recipe.seed}"
-    )
+    who = pair if pair and recipe.teacher else recipe.student
+    return Path("runs", name if name in recipe_names() else Path(name).name, who, f"seed{recipe.seed}")
