@@ -11,7 +11,12 @@ from topokd_lib.errors import FeatureNotFound
 from topokd_lib.objectives import RKD, angle_cosines, normalised_distances, relational_loss
 from topokd_lib.testing import toy_pair
 
-PARTS = {"repdistiller": (25, 50), "distance_x25": (25, 0), "angle_x50": (0, 50), "dist1_angle2": (1, 2)}
+PARTS = {
+    "repdistiller": (25.0, 50.0),
+    "distance_x25": (25.0, 0.0),
+    "angle_x50": (0.0, 50.0),
+    "dist1_angle2": (1.0, 2.0),
+}
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -28,7 +33,7 @@ def test_the_benchmark_agrees(golden, part):
 def test_other_collections_agree(golden):
     values = golden("kd/rkd_0")
     student, teacher = leaf(values["s.f"]), leaf(values["t.f"])
-    for reference, weights in (("mdistiller", (25, 50)), ("torchdistill_d1_a2", (1, 2))):
+    for reference, weights in (("mdistiller", (25.0, 50.0)), ("torchdistill_d1_a2", (1.0, 2.0))):
         loss = relational_loss(student, teacher, *weights)
         np.testing.assert_allclose(loss.item(), values[f"loss.{reference}"], rtol=1e-6)
 
@@ -45,10 +50,10 @@ def test_the_gradient_of_duplicates_does_not_explode(golden):
     """The distances' gradient is the benchmark's; that of the angles is 2.5e11 there and ordinary here."""
     values = golden("kd/rkd_1_duplicates")
     student, teacher = leaf(values["s.f"]), leaf(values["t.f"])
-    relational_loss(student, teacher, 25, 0).backward()
+    relational_loss(student, teacher, 25.0, 0.0).backward()
     np.testing.assert_allclose(student.grad.norm(), values["grad_distance_x25.s.f.norm"], rtol=1e-4)
     student.grad = None
-    relational_loss(student, teacher, 25, 50).backward()
+    relational_loss(student, teacher).backward()
     assert values["grad.s.f.norm"] > 1e11
     assert 0 < student.grad.norm() < 100
 
@@ -70,8 +75,8 @@ def test_a_triangle_against_a_line_by_hand():
     distance = 2 * (2 * near**2 / 2 + far**2 / 2) / 9
     other = 0.5**0.5 - 1  # at an end of the triangle the cosine is 1/√2, at an end of the line it is 1
     angle = (2 * 0.5 + 4 * other**2 / 2) / 27
-    assert relational_loss(triangle, line, 1, 0).item() == pytest.approx(distance, rel=1e-5)
-    assert relational_loss(triangle, line, 0, 1).item() == pytest.approx(angle, rel=1e-5)
+    assert relational_loss(triangle, line, 1.0, 0.0).item() == pytest.approx(distance, rel=1e-5)
+    assert relational_loss(triangle, line, 0.0, 1.0).item() == pytest.approx(angle, rel=1e-5)
 
 
 @given(seed=st.integers(0, 10**6), factor=st.floats(0.1, 10), shift=st.floats(-100, 100))
