@@ -121,5 +121,5 @@ class TestErrors:
             CC(toy_pair(), dim=0)
 
     def test_an_unknown_feature(self):
-        with pytest.raises(FeatureNotFound, match="student resnet8 has no feature 'pool'. Did you mean"):
+        with pytest.raises(FeatureNotFound, match=r"student resnet8 has no feature 'pool'\. Did you mean"):
             CC(toy_pair(), student_feature="pool")

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.objectives.reference import assert_gradient, leaf
+from tests.objectives.reference import leaf
 from topokd_lib.errors import FeatureNotFound
 from topokd_lib.objectives import PKT, neighbour_loss, neighbour_probabilities
 from topokd_lib.testing import toy_pair
@@ -48,6 +48,17 @@ def test_zero_rows_get_no_gradient_where_the_references_get_nan(golden):
     assert_gradient_to_rounding(student.grad, values, "grad_nan_to_num")
 
 
+def test_a_feature_of_zeros_is_as_near_to_all_others_and_gets_no_gradient():
+    student = torch.rand(4, 3)
+    student[1] = 0
+    student.requires_grad_()
+    similar = neighbour_probabilities(student)[1].detach()
+    torch.testing.assert_close(similar, torch.full((4,), 0.25))
+    neighbour_loss(student, torch.randn(4, 5)).backward()
+    assert student.grad[1].tolist() == [0.0, 0.0, 0.0]
+    assert student.grad[0].abs().sum() > 0
+
+
 def test_opposite_against_equal_by_hand():
     """Probabilities 1, 0 for the teacher, 1/2, 1/2 for the student: two of four terms are ln 2."""
     teacher, student = torch.tensor([[1.0], [-1.0]]), torch.ones(2, 1)
@@ -75,5 +86,5 @@ class TestErrors:
             neighbour_loss(torch.ones(1, 3), torch.ones(1, 3))
 
     def test_an_unknown_feature(self):
-        with pytest.raises(FeatureNotFound, match="student resnet8 has no feature 'pool'. Did you mean"):
+        with pytest.raises(FeatureNotFound, match=r"student resnet8 has no feature 'pool'\. Did you mean"):
             PKT(toy_pair(), student_feature="pool")

@@ -114,7 +114,7 @@ class TestErrors:
             relational_loss(torch.ones(1, 3), torch.ones(1, 3))
 
     def test_an_unknown_feature(self):
-        with pytest.raises(FeatureNotFound, match="teacher resnet14 has no feature 'pool'. Did you mean"):
+        with pytest.raises(FeatureNotFound, match=r"teacher resnet14 has no feature 'pool'\. Did you mean"):
             RKD(toy_pair(), teacher_feature="pool")
 
     def test_a_negative_weight(self):

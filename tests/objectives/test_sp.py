@@ -72,7 +72,7 @@ def test_the_last_stage_of_each_network_is_compared():
 
 class TestErrors:
     def test_an_unknown_feature(self):
-        with pytest.raises(FeatureNotFound, match="student resnet8 has no feature 'stage9'. Did you mean"):
+        with pytest.raises(FeatureNotFound, match=r"student resnet8 has no feature 'stage9'\. Did you mean"):
             SP(toy_pair(), student_feature="stage9")
 
     def test_a_batch_of_one(self):

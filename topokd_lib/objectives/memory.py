@@ -173,8 +173,8 @@ class NegativeSampler(nn.Module):
             )
             raise ValueError(
                 f"{self.objective} remembers every training image by its index: image {wrong[0]} of the "
-                f"batch has index {index} and label {label}, but {reason}; the loader must set Batch.indices to "
-                f"positions in Pair.train_labels"
+                f"batch has index {index} and label {label}, but {reason}; the loader must set "
+                f"Batch.indices to positions in Pair.train_labels"
             )
 
 

@@ -60,8 +60,8 @@ def similarity_loss(
 
     Differs from:
         torchdistill's ``SPKDLoss`` divides rows by the sum of absolute values (``variant="torchdistill"``);
-        its loss is some four times smaller. Paper and benchmark (HobbitLong/RepDistiller,
-        distiller_zoo/SP.py) use the Euclidean norm.
+        its loss is three to four times smaller on random features. Paper and benchmark
+        (HobbitLong/RepDistiller, distiller_zoo/SP.py) use the Euclidean norm.
     """
     require_images("SP", len(student))
     return F.mse_loss(similarity_matrix(student, variant), similarity_matrix(teacher.detach(), variant))
