@@ -8,12 +8,15 @@ import pkgutil
 import platform
 import sys
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the import reads the number of threads, which `main` sets first
+    from benchmarks.measure import Timing
 
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-PACKAGES = ("topokd-lib", "torch", "numpy", "scipy", "scikit-learn", "gudhi")
+PACKAGES = ("topokd-lib", "torch", "numpy", "scipy", "scikit-learn", "gudhi", "torchdistill")
 
 
 def cpu_model() -> str:
@@ -34,8 +37,30 @@ def surroundings() -> dict[str, Any]:
         "threads": 1,
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {name: installed(name) for name in PACKAGES},
     }
+
+
+def installed(name: str) -> str | None:
+    """The version of a package; one that some workload can do without may be absent."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def row(timing: "Timing", ours: "Timing") -> str:
+    """One line of the table."""
+    if timing.missing:
+        return f"  {timing.name:36} {timing.missing}"
+    if not timing.agrees:
+        return f"  {timing.name:36} DISAGREES by {timing.difference:.1e}; not timed"
+    ratio = f"{timing.median / ours.median:6.2f} ×" if ours.agrees else " " * 8
+    busy = "  (busy machine)" if timing.slowdown > 1.3 else ""
+    return (
+        f"  {timing.name:36}{timing.median:9.4f} ms {ratio}   ± {timing.spread:4.0%}"
+        f"   differs by {timing.difference:.0e}{busy}"
+    )
 
 
 def main() -> None:
@@ -66,19 +91,10 @@ def main() -> None:
     disagreed = False
     for module, case in todo:
         timings = run_case(case, seconds=options.budget / len(todo), rounds=options.rounds)
-        ours = timings[-1]
-        print(f"\n{module.TITLE}: {case.name}")
+        disagreed |= any(not timing.agrees and not timing.missing for timing in timings)
+        print(f"\n{module.TITLE}: {case.name}", flush=True)
         for timing in timings:
-            if not timing.agrees:
-                disagreed = True
-                print(f"  {timing.name:36} DISAGREES by {timing.difference:.1e}; not timed")
-                continue
-            ratio = f"{timing.median / ours.median:6.1f} ×" if ours.agrees else " " * 8
-            busy = "  (busy machine)" if timing.slowdown > 1.3 else ""
-            print(
-                f"  {timing.name:36}{timing.median:9.4f} ms {ratio}   ± {timing.spread:4.0%}"
-                f"   differs by {timing.difference:.0e}{busy}"
-            )
+            print(row(timing, ours=timings[-1]), flush=True)
         record["cases"].append(
             {
                 "workload": module.__name__,

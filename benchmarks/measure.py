@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+GATE = 4
+"""Items on which contenders have to agree before they are timed."""
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -16,22 +19,24 @@ class Contender:
 
     Args:
         name: What is compared.
-        compute: From the number of items to the results of that many, `(items, …)`.
+        compute: From the number of items to the results of that many, `(items, …)`, or to numbers about them.
         items: How many items one sample takes: enough for the clock, few enough for the budget.
+        missing: Why it cannot run here, if so: it is named in the table and not run.
     """
 
     name: str
-    compute: Callable[[int], npt.NDArray[np.floating]]
-    items: int
+    compute: Callable[[int], npt.NDArray[np.floating]] | None = None
+    items: int = 1
+    missing: str = ""
 
 
 @dataclass(frozen=True)
 class Case:
-    """Contenders for one input; the first is the reference that the others must agree with.
+    """Contenders for one input; the first that can run is the reference that the others must agree with.
 
     Args:
         name: The size, for the table.
-        contenders: Reference first; ratios are to the last, which is ours.
+        contenders: Reference first; ratios are to the last, which is ours and never missing.
         tolerance: Largest difference allowed, relative to the largest value of the reference.
     """
 
@@ -45,8 +50,9 @@ class Timing:
     """What one contender took, in milliseconds per item."""
 
     name: str
-    difference: float
+    difference: float | None
     agrees: bool
+    missing: str = ""
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
 
@@ -77,15 +83,18 @@ def disagreement(found: npt.NDArray[np.floating], reference: npt.NDArray[np.floa
 
 
 def run_case(case: Case, *, seconds: float, rounds: int, seed: int = 0) -> list[Timing]:
-    """Check every contender on four items, then time those that agree, in a new random order each round.
+    """Check every contender on a few items, then time those that agree, in a new random order each round.
 
     Stops after `rounds` rounds, or after `seconds` if three rounds are done.
     """
     start = time.perf_counter()
-    reference = case.contenders[0].compute(4)
+    reference = next(contender.compute(GATE) for contender in case.contenders if not contender.missing)
     timings = []
     for contender in case.contenders:
-        difference = disagreement(contender.compute(4), reference)
+        if contender.missing:
+            timings.append(Timing(contender.name, None, agrees=False, missing=contender.missing))
+            continue
+        difference = disagreement(contender.compute(GATE), reference)
         timings.append(Timing(contender.name, difference, difference <= case.tolerance))
     order = [pair for pair in zip(case.contenders, timings, strict=True) if pair[1].agrees]
     shuffle = random.Random(seed)

@@ -182,9 +182,9 @@ def _recipes(words: list[str]) -> None:
 def _models(words: list[str]) -> None:
     from topokd_lib import models
 
-    parser = _new_parser("models", "[--torchvision]")
-    parser.add_argument("--torchvision", action="store_true", help="those of torchvision, for 224×224 images")
-    print(models.table(torchvision=parser.parse_args(words).torchvision))
+    parser = _new_parser("models", "[--imagenet]")
+    parser.add_argument("--imagenet", action="store_true", help="those for ImageNet, for 224×224 images")
+    print(models.table(imagenet=parser.parse_args(words).imagenet))
 
 
 def _demo(words: list[str]) -> None:

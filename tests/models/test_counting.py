@@ -6,7 +6,15 @@ from torch import nn
 
 from topokd_lib.cli import main
 from topokd_lib.errors import UnknownName
-from topokd_lib.models import MODELS, count_macs, count_parameters, create_model, describe, table
+from topokd_lib.models import (
+    IMAGENET_MODELS,
+    MODELS,
+    count_macs,
+    count_parameters,
+    create_model,
+    describe,
+    table,
+)
 
 
 def test_macs_by_hand():
@@ -52,13 +60,15 @@ def test_what_cannot_be_described_is_refused():
         describe("resnet8", image_size=4)
 
 
-@pytest.mark.parametrize("torchvision", [False, True])
-def test_the_table_has_a_line_for_every_model(torchvision):
-    lines = table(torchvision=torchvision).splitlines()
+@pytest.mark.parametrize("imagenet", [False, True])
+def test_the_table_has_a_line_for_every_model(imagenet):
+    lines = table(imagenet=imagenet).splitlines()
     names = [line.split()[0] for line in lines[2:]]
-    assert names == [name for name in MODELS if name.startswith("torchvision/") == torchvision]
+    assert names == [name for name in MODELS if (name in IMAGENET_MODELS) == imagenet]
     assert len({len(line) for line in lines[1:]}) == 1
-    if not torchvision:
+    if imagenet:
+        assert lines[0].startswith("for images 3×224×224 and 1000 classes")
+    else:
         assert lines[0].startswith("for images 3×32×32 and 100 classes")
         assert lines[2].split() == [
             "resnet8",
@@ -74,5 +84,5 @@ def test_the_table_has_a_line_for_every_model(torchvision):
 
 
 def test_the_command_prints_the_table(capsys):
-    assert main(["models", "--torchvision"]) == 0
-    assert capsys.readouterr().out.rstrip() == table(torchvision=True)
+    assert main(["models", "--imagenet"]) == 0
+    assert capsys.readouterr().out.rstrip() == table(imagenet=True)

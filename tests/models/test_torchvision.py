@@ -104,7 +104,8 @@ def test_weights_are_torchvisions_business(monkeypatch):
 
     monkeypatch.setattr(torchvision.models, "get_model", remember)
     TorchvisionModel("resnet18", weights="IMAGENET1K_V1")
-    assert asked == [("resnet18", "IMAGENET1K_V1")]
+    create_model("torchvision/resnet34", num_classes=1000, weights="IMAGENET1K_V1")
+    assert asked == [("resnet18", "IMAGENET1K_V1"), ("resnet34", "IMAGENET1K_V1")]
 
 
 def test_torchvision_is_imported_when_a_model_of_it_is_built():

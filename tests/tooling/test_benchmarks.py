@@ -7,7 +7,9 @@ import sys
 import numpy as np
 import pytest
 
+from benchmarks.__main__ import row
 from benchmarks.measure import Case, Contender, Timing, disagreement, run_case
+from benchmarks.workloads import objectives
 from tools.environment import ROOT
 
 
@@ -40,6 +42,91 @@ def test_the_median_ignores_one_slow_sample():
     timing = Timing("x", 0.0, agrees=True, wall=[1.0, 1.0, 90.0], cpu=[1.0, 1.0, 40.0])
     assert timing.median == 1.0
     assert timing.slowdown == 1.0
+
+
+def test_a_missing_contender_is_named_and_the_next_one_is_the_reference():
+    missing = Contender("other library", missing="not installed (pip install other)")
+    case = Case("size", (missing, contender("reference", 1.0), contender("ours", 1.1)), 1e-3)
+    other, reference, ours = run_case(case, seconds=5, rounds=3)
+    assert (other.agrees, reference.agrees, ours.agrees) == (False, True, False)
+    assert other.cpu == []
+    assert row(other, ours).split(maxsplit=2) == ["other", "library", "not installed (pip install other)"]
+    assert "DISAGREES by 1.0e-01; not timed" in row(ours, ours)
+
+
+def test_a_row_tells_how_many_times_slower():
+    slow, ours = (Timing("slow", 0.0, agrees=True, wall=[t] * 5, cpu=[t] * 5) for t in (3.0, 2.0))
+    assert row(slow, ours).split()[:5] == ["slow", "3.0000", "ms", "1.50", "×"]
+
+
+def gates():
+    """The agreement of all ways to compute every objective, without timing."""
+    return {
+        case.name.split(",")[0]: run_case(case, seconds=0, rounds=0) for case in objectives.cases(quick=True)
+    }
+
+
+def test_every_objective_agrees_with_the_benchmarks_formula():
+    found = gates()
+    assert set(found) >= {
+        "KD",
+        "FitNet",
+        "AT",
+        "FSP",
+        "NST",
+        "VID",
+        "OFD",
+        "PKT",
+        "RKD",
+        "CC",
+        "SP",
+        "CRD",
+        "CRCD",
+    }
+    for name, timings in found.items():
+        assert all(timing.agrees or timing.missing for timing in timings), name
+        assert timings[-1].name == "ours"
+
+
+def test_without_torchdistill_its_rows_say_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(objectives, "find_spec", lambda name: None)
+    kd = next(iter(objectives.cases(quick=True)))
+    messages = {contender.name: contender.missing for contender in kd.contenders}
+    message = "not installed (pip install torchdistill)"
+    assert messages == {"benchmark's formula": "", "torchdistill": message, "ours": ""}
+
+
+def wrong_value(right):
+    return lambda *args: 1.0001 * right(*args)
+
+
+def wrong_gradient(right):
+    """The value is right; a gradient of its own size is added to it."""
+
+    def form(student, *args):
+        return right(student, *args) + 0.01 * (student.sum() - student.sum().detach())
+
+    return form
+
+
+@pytest.mark.parametrize("break_it", [wrong_value, wrong_gradient])
+@pytest.mark.parametrize("method", ["kd", "sp", "pkt", "rkd"])
+def test_a_formula_with_a_wrong_value_or_a_wrong_gradient_is_found(monkeypatch, method, break_it):
+    name = f"benchmark_form_{method}"
+    monkeypatch.setattr(objectives, name, break_it(getattr(objectives, name)))
+    case = next(c for c in objectives.cases(quick=True) if c.name.startswith(f"{method.upper()},"))
+    reference, *_, ours = run_case(case, seconds=0, rounds=0)
+    assert reference.agrees
+    assert not ours.agrees
+    assert ours.difference > 1e-5
+
+
+def test_steps_do_not_change_the_memory_that_the_next_contender_sees():
+    case = next(c for c in objectives.cases(quick=True) if c.name.startswith("CRD,"))
+    ours = case.contenders[-1].compute
+    first = ours(4)
+    ours(16)
+    np.testing.assert_allclose(ours(4), first, rtol=1e-12)
 
 
 def run(*arguments):

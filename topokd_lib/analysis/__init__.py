@@ -1,5 +1,33 @@
-"""Questions asked of trained networks: does the student look like the teacher, and in what."""
+"""Questions asked of trained networks, and the numbers that papers report.
+
+Does the student look like the teacher, and in what; and what do others say of the same pair.
+"""
 
 from topokd_lib.analysis.comparison import Comparison, compare
+from topokd_lib.analysis.reported import (
+    Caution,
+    Correction,
+    Reported,
+    ReportedColumn,
+    ReportedRow,
+    ReportedTable,
+    Source,
+    load_reported,
+    markdown_table,
+    read_own_runs,
+)
 
-__all__ = ["Comparison", "compare"]
+__all__ = [
+    "Caution",
+    "Comparison",
+    "Correction",
+    "Reported",
+    "ReportedColumn",
+    "ReportedRow",
+    "ReportedTable",
+    "Source",
+    "compare",
+    "load_reported",
+    "markdown_table",
+    "read_own_runs",
+]

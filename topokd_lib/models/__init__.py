@@ -12,6 +12,7 @@ from topokd_lib.models import (
     cifar_vgg,
     cifar_wrn,
     counting,
+    imagenet_mobilenetv1,
     torchvision_adapter,
 )
 from topokd_lib.models.base import FeatureModel, StageEnding, Taps
@@ -23,6 +24,7 @@ from topokd_lib.models.cifar_shufflenetv2 import CifarShuffleNetV2
 from topokd_lib.models.cifar_vgg import CifarVGG
 from topokd_lib.models.cifar_wrn import CifarWideResNet
 from topokd_lib.models.counting import ModelSize, count_macs, count_parameters
+from topokd_lib.models.imagenet_mobilenetv1 import MobileNetV1
 from topokd_lib.models.published import translate_state
 from topokd_lib.models.staged import StagedModel
 from topokd_lib.models.teacher import Teacher
@@ -30,6 +32,7 @@ from topokd_lib.models.torchvision_adapter import TorchvisionModel
 
 __all__ = [
     "BENCHMARK_NAMES",
+    "IMAGENET_MODELS",
     "MODELS",
     "CifarMobileNetV2",
     "CifarResNet",
@@ -39,6 +42,7 @@ __all__ = [
     "CifarVGG",
     "CifarWideResNet",
     "FeatureModel",
+    "MobileNetV1",
     "ModelSize",
     "StageEnding",
     "StagedModel",
@@ -53,6 +57,12 @@ __all__ = [
     "translate_state",
 ]
 
+IMAGENET_MODELS: dict[str, Callable[..., FeatureModel]] = {
+    **imagenet_mobilenetv1.FAMILY,
+    **torchvision_adapter.FAMILY,
+}
+"""Those made for images of 224 pixels; each also takes smaller ones."""
+
 MODELS: dict[str, Callable[..., FeatureModel]] = {
     **cifar_resnet.FAMILY,
     **cifar_resnet50.FAMILY,
@@ -61,7 +71,7 @@ MODELS: dict[str, Callable[..., FeatureModel]] = {
     **cifar_mobilenetv2.FAMILY,
     **cifar_shufflenetv1.FAMILY,
     **cifar_shufflenetv2.FAMILY,
-    **torchvision_adapter.FAMILY,
+    **IMAGENET_MODELS,
 }
 """Every model by name; each is called with ``num_classes`` and ``in_channels``."""
 
@@ -74,11 +84,21 @@ BENCHMARK_NAMES = {
 """What the benchmark's tables call the models that have another name here; all others agree."""
 
 
-def create_model(name: str, *, num_classes: int, in_channels: int = 3) -> FeatureModel:
+def create_model(
+    name: str, *, num_classes: int, in_channels: int = 3, weights: str | None = None
+) -> FeatureModel:
     """Build a network by name.
 
+    Args:
+        name: One of :data:`MODELS`.
+        num_classes: Number of logits.
+        in_channels: Channels of the images.
+        weights: Published weights by name, such as ``"IMAGENET1K_V1"`` of ``"torchvision/resnet34"``;
+            ``None`` for random ones.
+
     Raises:
-        UnknownName: If there is no such model; the message suggests the nearest name.
+        UnknownName: If there is no such model or no such weights; the message suggests the nearest name.
+        ValueError: If weights are asked for that do not fit, or of a model that has none by name.
 
     Example:
         >>> sum(p.numel() for p in create_model("resnet20", num_classes=100).parameters())
@@ -87,7 +107,14 @@ def create_model(name: str, *, num_classes: int, in_channels: int = 3) -> Featur
     if name in BENCHMARK_NAMES:
         raise UnknownName(f"there is no model {name!r}; here it is called {BENCHMARK_NAMES[name]!r}.")
     require_name("model", name, MODELS)
-    return MODELS[name](num_classes=num_classes, in_channels=in_channels)
+    if weights is None:
+        return MODELS[name](num_classes=num_classes, in_channels=in_channels)
+    if name not in torchvision_adapter.FAMILY:
+        raise ValueError(
+            f"only models of torchvision have weights by name; asked for {weights!r} of {name!r}. "
+            f"Build it without weights, and give it those of a file with load_state_dict"
+        )
+    return MODELS[name](num_classes=num_classes, in_channels=in_channels, weights=weights)
 
 
 def describe(name: str, *, num_classes: int | None = None, image_size: int | None = None) -> ModelSize:
@@ -95,8 +122,8 @@ def describe(name: str, *, num_classes: int | None = None, image_size: int | Non
 
     Args:
         name: One of :data:`MODELS`.
-        num_classes: By default 100; 1000 for models of torchvision.
-        image_size: Height and width; by default 32, and 224 for models of torchvision.
+        num_classes: By default 100; 1000 for :data:`IMAGENET_MODELS`.
+        image_size: Height and width; by default 32; 224 for :data:`IMAGENET_MODELS`.
 
     Raises:
         UnknownName: If there is no such model.
@@ -107,7 +134,7 @@ def describe(name: str, *, num_classes: int | None = None, image_size: int | Non
         >>> size.parameters, size.macs, size.features["stage3"]
         (83892, 12507392, (64, 8, 8))
     """
-    classes, pixels = (1000, 224) if name in torchvision_adapter.FAMILY else (100, 32)
+    classes, pixels = (1000, 224) if name in IMAGENET_MODELS else (100, 32)
     classes = classes if num_classes is None else num_classes
     pixels = pixels if image_size is None else image_size
     if pixels < 8:
@@ -115,8 +142,7 @@ def describe(name: str, *, num_classes: int | None = None, image_size: int | Non
     return counting.measure(lambda: create_model(name, num_classes=classes), (3, pixels, pixels))
 
 
-def table(*, torchvision: bool = False) -> str:
-    """The library's own models with their sizes, one a line; or those of torchvision."""
-    own = [name for name in MODELS if name not in torchvision_adapter.FAMILY]
-    names = torchvision_adapter.FAMILY if torchvision else own
+def table(*, imagenet: bool = False) -> str:
+    """The networks for small images with their sizes, one a line; or those for ImageNet."""
+    names = [name for name in MODELS if (name in IMAGENET_MODELS) == imagenet]
     return counting.format_table([describe(name) for name in names])
