@@ -12,8 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import dblquad
+from scipy.stats import norm
 
-from topokd_lib.topology import PersistenceDiagrams, PersistenceImage, images, rips_diagrams
+from topokd_lib.topology import PersistenceDiagrams, PersistenceImage, images, rips_diagrams, tgd_official
 
 WEIGHTS = {
     "constant": lambda b, p: 1.0,
@@ -328,3 +329,60 @@ def test_settings_that_are_missing_or_unknown():
     del wrong["bandwidth"]
     with pytest.raises(ValueError, match=r"missing: \['bandwidth'\], unknown: \['sigma'\]"):
         PersistenceImage.from_dict(wrong)
+
+
+# TGD's images
+
+
+@pytest.mark.parametrize("scan", ["row", "col"])
+def test_official_images_of_tgd(scan, golden):
+    values = golden("tgd/pi_golden")
+    bars = [values[f"dgm_{scan}"][a:b] for a, b in pairwise(values[f"dgm_{scan}_offsets"])]
+    diagrams = PersistenceDiagrams.from_list(bars, dimension=0)
+    found = tgd_official(diagrams).reshape(12, 3, 50, 50).permute(0, 2, 3, 1).numpy()
+    expected = values[f"pi_u8_{scan}"]
+    difference = np.abs(found.astype(int) - expected)
+    assert difference.max() <= 1
+    assert (difference > 0).sum() <= 3
+    # Black where the official code divides nothing but tails.
+    dark = values[f"pi_raw_{scan}"].max(axis=(2, 3)).reshape(-1) < 1e-6
+    found = tgd_official(diagrams, faintest=1e-6)
+    assert found[torch.from_numpy(dark)].sum() == 0
+    assert (found[torch.from_numpy(~dark)].amax(dim=(1, 2)) == 255).all()
+
+
+def test_tgd_draws_each_bar_by_the_formula():
+    diagrams = PersistenceDiagrams.from_list([np.array([[0.05, 0.15], [0.2, 0.25]])], dimension=0)
+    lower = np.linspace(0, 0.3, 50)
+    expected = np.zeros((50, 50))
+    for birth, persistence in ((0.05, 0.1), (0.2, 0.05)):
+        along, across = (
+            norm.cdf(lower + 0.006, centre, 0.01) - norm.cdf(lower, centre, 0.01)
+            for centre in (persistence, birth)
+        )
+        expected += persistence * np.outer(along[::-1], across)
+    expected = (expected / expected.max() * 255).astype(np.uint8)
+    np.testing.assert_allclose(tgd_official(diagrams)[0].numpy().astype(int), expected, atol=1)
+
+
+def test_tgd_leaves_out_short_and_essential_bars(monkeypatch):
+    lonely = [[0.1, 0.2]]
+    crowded = [[0.1, 0.2], [0.1, 0.12], [0.0, np.inf], [0.15, 0.15]]
+    diagrams = PersistenceDiagrams.from_list([lonely, crowded, [], [[0.1, 0.11]]], dimension=0)
+    found = tgd_official(diagrams)
+    assert torch.equal(found[0], found[1])
+    assert not found[2:].any()
+    monkeypatch.setattr(images, "_CHUNK", 1)
+    assert torch.equal(tgd_official(diagrams), found)
+
+
+def test_tgd_draws_tails_at_full_brightness_unless_told_otherwise():
+    bright = PersistenceDiagrams.from_list([np.array([[0.4, 0.5]])], dimension=0)
+    assert tgd_official(bright).max() == 255
+    assert not tgd_official(bright, faintest=1e-6).any()
+
+
+@pytest.mark.parametrize("faintest", [-1.0, np.nan])
+def test_tgd_images_fainter_than_nothing(faintest):
+    with pytest.raises(ValueError, match=f"largest value of at least 0, got {faintest}"):
+        tgd_official(TWO, faintest=faintest)

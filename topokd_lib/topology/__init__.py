@@ -1,21 +1,67 @@
-"""Topology of point clouds: persistence diagrams, persistence images, and RipsNet, which estimates them."""
+"""Topology of clouds, images, signals and graphs: persistence diagrams and images, and RipsNet."""
 
+from topokd_lib.topology.alpha import alpha_diagrams
+from topokd_lib.topology.complexes import (
+    FilteredComplex,
+    betti_numbers,
+    boundary_matrix,
+    closure,
+    faces,
+    rank_mod_2,
+)
+from topokd_lib.topology.cubical import cubical_diagrams
+from topokd_lib.topology.curves import betti_curve, persistence_entropy
 from topokd_lib.topology.diagrams import PersistenceDiagrams
-from topokd_lib.topology.images import PersistenceImage
+from topokd_lib.topology.distances import (
+    bottleneck_distance,
+    sliced_wasserstein_distance,
+    sorted_deaths_distance,
+    wasserstein_distance,
+)
+from topokd_lib.topology.graph_filtrations import graph_diagrams
+from topokd_lib.topology.health import RipsNetHealth, TopologyHealth, topology_health
+from topokd_lib.topology.images import PersistenceImage, tgd_official
+from topokd_lib.topology.landscapes import persistence_landscape, persistence_silhouette
+from topokd_lib.topology.reduction import Reduction, reduce_boundary
 from topokd_lib.topology.rips import rips_diagrams
 from topokd_lib.topology.ripsnet import RipsNet, RipsNetArtefact, RipsNetReport, fit_ripsnet
+from topokd_lib.topology.signals import signal_diagrams
 from topokd_lib.topology.spanning_tree import check_points, edge_lengths, h0_deaths, minimum_spanning_tree
 
 __all__ = [
+    "FilteredComplex",
     "PersistenceDiagrams",
     "PersistenceImage",
+    "Reduction",
     "RipsNet",
     "RipsNetArtefact",
+    "RipsNetHealth",
     "RipsNetReport",
+    "TopologyHealth",
+    "alpha_diagrams",
+    "betti_curve",
+    "betti_numbers",
+    "bottleneck_distance",
+    "boundary_matrix",
     "check_points",
+    "closure",
+    "cubical_diagrams",
     "edge_lengths",
+    "faces",
     "fit_ripsnet",
+    "graph_diagrams",
     "h0_deaths",
     "minimum_spanning_tree",
+    "persistence_entropy",
+    "persistence_landscape",
+    "persistence_silhouette",
+    "rank_mod_2",
+    "reduce_boundary",
     "rips_diagrams",
+    "signal_diagrams",
+    "sliced_wasserstein_distance",
+    "sorted_deaths_distance",
+    "tgd_official",
+    "topology_health",
+    "wasserstein_distance",
 ]

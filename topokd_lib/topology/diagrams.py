@@ -1,16 +1,20 @@
 """Persistence diagrams of a whole batch in one tensor."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 __all__ = ["PersistenceDiagrams"]
+
+Infinite = Literal["keep", "drop", "error"] | float
+"""Bars that never die: as they are, left out, refused, or dead at this filtration value."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +106,230 @@ class PersistenceDiagrams:
         mask = torch.arange(pairs.shape[1], device=pairs.device) < counts[:, None]
         return cls(pairs, mask, dimension)
 
+    @classmethod
+    def from_gudhi(
+        cls,
+        diagrams: Sequence[Any],
+        dimension: int,
+        *,
+        infinite: Infinite = "keep",
+        zero_length: Literal["keep", "drop"] = "keep",
+        duplicates: Literal["keep", "drop"] = "keep",
+        nan: Literal["error", "drop"] = "error",
+    ) -> "PersistenceDiagrams":
+        """Take over diagrams in either of gudhi's forms, one for each sample.
 
-def _diagram(index: int, diagram: Any) -> Tensor:
+        The forms are a list of ``(dimension, (birth, death))``, of which the bars of ``dimension`` are taken,
+        and an array of shape (bars, 2), which does not know its dimension. Values keep their unit: a squared
+        radius stays one. By default nothing is lost.
+
+        Args:
+            diagrams: What ``persistence()`` or ``persistence_intervals_in_dimension()`` return, sample by
+                sample.
+            dimension: Homology dimension.
+            infinite: ``"keep"``, ``"drop"`` or refuse (``"error"``) bars with an infinite end, or a number:
+                the filtration value at which they die.
+            zero_length: What to do with bars that die when they are born.
+            duplicates: A diagram counts equal bars; ``"drop"`` keeps the first of each.
+            nan: What to do with bars that have an end that is not a number.
+
+        Raises:
+            ValueError: If a policy says so, or see :meth:`from_list`.
+
+        Example:
+            >>> gudhi = [(1, (2.0, 3.0)), (0, (0.0, float("inf"))), (0, (0.0, 1.0))]
+            >>> PersistenceDiagrams.from_gudhi([gudhi], dimension=0, infinite=5.0)[0].tolist()
+            [[0.0, 5.0], [0.0, 1.0]]
+        """
+        policy = _Policy(infinite, zero_length, duplicates, nan)
+        bars = [_gudhi_bars(diagram, dimension) for diagram in diagrams]
+        return cls.from_list([policy(index, diagram) for index, diagram in enumerate(bars)], dimension)
+
+    def to_gudhi(
+        self,
+        *,
+        infinite: Infinite = "keep",
+        zero_length: Literal["keep", "drop"] = "keep",
+        duplicates: Literal["keep", "drop"] = "keep",
+        nan: Literal["error", "drop"] = "error",
+    ) -> list[list[tuple[int, tuple[float, float]]]]:
+        """One list of ``(dimension, (birth, death))`` per diagram: the form that gudhi plots.
+
+        For gudhi's distances and representations, which take arrays, see :meth:`to_list`. The policies are
+        those of :meth:`from_gudhi`.
+
+        Raises:
+            ValueError: If a policy says so.
+
+        Example:
+            >>> PersistenceDiagrams.from_list([[[0.0, 1.0]]], dimension=0).to_gudhi()
+            [[(0, (0.0, 1.0))]]
+        """
+        policy = _Policy(infinite, zero_length, duplicates, nan)
+        bars = [policy(index, diagram).tolist() for index, diagram in enumerate(self.to_list())]
+        return [[(self.dimension, (birth, death)) for birth, death in diagram] for diagram in bars]
+
+    @classmethod
+    def from_giotto(
+        cls,
+        diagrams: npt.ArrayLike,
+        dimension: int,
+        *,
+        infinite: Infinite = "keep",
+        zero_length: Literal["keep", "drop"] = "drop",
+        duplicates: Literal["keep", "drop"] = "keep",
+        nan: Literal["error", "drop"] = "error",
+    ) -> "PersistenceDiagrams":
+        """Take the bars of one dimension from giotto-tda's array of (birth, death, dimension).
+
+        giotto-tda pads with bars of length 0, which nothing tells from real ones: they are left out unless
+        ``zero_length="keep"``. Under its default, reduced homology, it has left out one infinite bar of
+        dimension 0 already. The policies are those of :meth:`from_gudhi`.
+
+        Args:
+            diagrams: Array of shape (samples, bars, 3).
+            dimension: Homology dimension.
+            infinite: See :meth:`from_gudhi`.
+            zero_length: See :meth:`from_gudhi`.
+            duplicates: See :meth:`from_gudhi`.
+            nan: See :meth:`from_gudhi`.
+
+        Raises:
+            ValueError: If the shape is another, or see :meth:`from_gudhi`.
+
+        Example:
+            >>> giotto = [[[0.0, 1.0, 0], [0.0, 0.0, 0], [2.0, 3.0, 1]]]
+            >>> PersistenceDiagrams.from_giotto(giotto, dimension=0)[0].tolist()
+            [[0.0, 1.0]]
+        """
+        array = np.asarray(diagrams, dtype=np.float64)
+        if array.ndim != 3 or array.shape[2] != 3:
+            raise ValueError(
+                f"giotto-tda's diagrams have the shape (samples, bars, 3), with birth, death and dimension, "
+                f"got {array.shape}"
+            )
+        policy = _Policy(infinite, zero_length, duplicates, nan)
+        bars = [torch.from_numpy(sample[sample[:, 2] == dimension, :2]) for sample in array]
+        return cls.from_list([policy(index, diagram) for index, diagram in enumerate(bars)], dimension)
+
+    def to_giotto(
+        self,
+        *others: "PersistenceDiagrams",
+        infinite: Infinite = "error",
+        zero_length: Literal["keep", "drop"] = "keep",
+        duplicates: Literal["keep", "drop"] = "keep",
+        nan: Literal["error", "drop"] = "error",
+    ) -> npt.NDArray[np.float64]:
+        """giotto-tda's array of (birth, death, dimension), shape (samples, bars, 3).
+
+        Each dimension has at least one row and is padded as giotto-tda does, by bars of length 0 at its
+        smallest
+        birth: a real bar of length 0 is not told from padding afterwards. giotto-tda's transformers cannot
+            use
+        infinite bars, so that they are refused unless ``infinite`` says otherwise. The policies are those of
+        :meth:`from_gudhi`.
+
+        Args:
+            others: The same samples in other dimensions.
+            infinite: See :meth:`from_gudhi`.
+            zero_length: See :meth:`from_gudhi`.
+            duplicates: See :meth:`from_gudhi`.
+            nan: See :meth:`from_gudhi`.
+
+        Raises:
+            ValueError: If a policy says so, a dimension comes twice, or the numbers of samples differ.
+
+        Example:
+            >>> h0 = PersistenceDiagrams.from_list([[[0.0, 1.0]], []], dimension=0)
+            >>> h1 = PersistenceDiagrams.from_list([[[2.0, 3.0]], [[2.0, 4.0]]], dimension=1)
+            >>> h0.to_giotto(h1).tolist()
+            [[[0.0, 1.0, 0.0], [2.0, 3.0, 1.0]], [[0.0, 0.0, 0.0], [2.0, 4.0, 1.0]]]
+        """
+        policy = _Policy(infinite, zero_length, duplicates, nan)
+        blocks = []
+        parts = sorted((self, *others), key=lambda diagrams: diagrams.dimension)
+        if len({len(part) for part in parts}) > 1 or len({part.dimension for part in parts}) < len(parts):
+            raise ValueError(
+                f"one array holds the same samples in different dimensions, got "
+                f"{', '.join(f'{len(part)} samples in dimension {part.dimension}' for part in parts)}"
+            )
+        for part in parts:
+            bars = [policy(index, diagram).cpu().numpy() for index, diagram in enumerate(part.to_list())]
+            padding = min((float(diagram.min(initial=np.inf)) for diagram in bars), default=np.inf)
+            rows = max(1, *map(len, bars))
+            block = np.full((len(bars), rows, 3), padding if np.isfinite(padding) else 0.0)
+            block[..., 2] = part.dimension
+            for target, diagram in zip(block, bars, strict=True):
+                target[: len(diagram), :2] = diagram
+            blocks.append(block)
+        return np.concatenate(blocks, axis=1)
+
+
+@dataclass(frozen=True)
+class _Policy:
+    """What a conversion does with bars on which formats disagree; gradients flow through what stays."""
+
+    infinite: Infinite
+    zero_length: str
+    duplicates: str
+    nan: str
+
+    def __post_init__(self) -> None:
+        cap = isinstance(self.infinite, (int, float)) and np.isfinite(self.infinite)
+        if not cap and self.infinite not in ("keep", "drop", "error"):
+            raise ValueError(
+                f"infinite bars are handled by 'keep', 'drop', 'error' or a finite number, "
+                f"got {self.infinite!r}"
+            )
+        for name, known in (
+            ("zero_length", ("keep", "drop")),
+            ("duplicates", ("keep", "drop")),
+            ("nan", ("error", "drop")),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {' or '.join(map(repr, known))}, got {getattr(self, name)!r}")
+
+    def __call__(self, index: int, diagram: Any) -> Tensor:
+        bars = _bars(index, diagram)
+        missing = bars.detach().isnan().any(dim=1)
+        if self.nan == "error":
+            _refuse(index, bars, missing, "an end is not a number; nan='drop' leaves such bars out")
+        bars = bars[~missing]
+        endless = bars.detach().isinf().any(dim=1)
+        if self.infinite == "error":
+            _refuse(index, bars, endless, "an end is infinite; infinite='drop' or a number handles such bars")
+        elif self.infinite == "drop":
+            bars = bars[~endless]
+        elif not isinstance(self.infinite, str):
+            never = bars.detach()[:, 1] == torch.inf
+            _refuse(index, bars, endless & ~never, f"only a death is moved to infinite={self.infinite}")
+            late = never & (bars.detach()[:, 0] > self.infinite)
+            _refuse(index, bars, late, f"it is born after infinite={self.infinite}, where it is to die")
+            deaths = torch.where(never, self.infinite, bars[:, 1])
+            bars = torch.stack([bars[:, 0], deaths], dim=1)
+        if self.zero_length == "drop":
+            bars = bars[bars.detach()[:, 1] != bars.detach()[:, 0]]
+        if self.duplicates == "drop":
+            _, first = np.unique(bars.detach().cpu().numpy(), axis=0, return_index=True)
+            bars = bars[np.sort(first)]
+        return bars
+
+
+def _refuse(index: int, bars: Tensor, wrong: Tensor, reason: str) -> None:
+    if wrong.any():
+        bar = tuple(bars[int(wrong.nonzero()[0])].tolist())
+        raise ValueError(f"diagram {index} has the bar (birth, death) = {bar}: {reason}")
+
+
+def _gudhi_bars(diagram: Any, dimension: int) -> Any:
+    """The bars of one dimension, if the diagram says to which dimension each belongs."""
+    first = diagram[0] if isinstance(diagram, (list, tuple)) and diagram else None
+    if isinstance(first, (list, tuple)) and len(first) == 2 and np.ndim(first[1]) == 1:
+        return torch.tensor([bar for k, bar in diagram if k == dimension], dtype=torch.float64)
+    return diagram
+
+
+def _bars(index: int, diagram: Any) -> Tensor:
     tensor = diagram if isinstance(diagram, Tensor) else torch.as_tensor(np.asarray(diagram))
     if isinstance(diagram, (list, tuple)) or not tensor.is_floating_point():
         tensor = tensor.to(torch.get_default_dtype())
@@ -111,6 +337,11 @@ def _diagram(index: int, diagram: Any) -> Tensor:
         tensor = tensor.reshape(0, 2)
     if tensor.ndim != 2 or tensor.shape[1] != 2:
         raise ValueError(f"diagram {index} must have the shape (bars, 2), got {tuple(tensor.shape)}")
+    return tensor
+
+
+def _diagram(index: int, diagram: Any) -> Tensor:
+    tensor = _bars(index, diagram)
     wrong = ~(tensor.detach()[:, 1] >= tensor.detach()[:, 0])
     if wrong.any():
         bar = int(wrong.nonzero()[0])
@@ -119,3 +350,25 @@ def _diagram(index: int, diagram: Any) -> Tensor:
             f"a bar dies no earlier than it is born, and both are numbers"
         )
     return tensor
+
+
+def split(diagrams: PersistenceDiagrams, bars: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pairs and masks of a few diagrams at a time: about ``bars`` rows, at least one diagram."""
+    size = max(1, bars // max(1, diagrams.pairs.shape[1]))
+    yield from zip(diagrams.pairs.split(size), diagrams.mask.split(size), strict=True)
+
+
+def require_finite(diagrams: PersistenceDiagrams, purpose: str) -> None:
+    """Raise unless all bars begin and end somewhere.
+
+    Raises:
+        ValueError: With the first bar that does not.
+    """
+    wrong = diagrams.mask & ~diagrams.pairs.detach().isfinite().all(dim=2)
+    if wrong.any():
+        index, bar = (int(i) for i in wrong.nonzero()[0])
+        raise ValueError(
+            f"{purpose} need bars that end: diagram {index} has (birth, death) = "
+            f"{tuple(diagrams.pairs[index, bar].tolist())}; leave essential bars out with "
+            f"rips_diagrams(…, essential='drop')"
+        )

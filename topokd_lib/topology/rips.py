@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from topokd_lib.errors import did_you_mean
+from topokd_lib.topology.critical import check_options, finish
 from topokd_lib.topology.diagrams import PersistenceDiagrams
 from topokd_lib.topology.spanning_tree import check_points, edge_lengths, h0_deaths, minimum_spanning_tree
 
@@ -98,7 +99,7 @@ def _spanning_tree(
     deaths = torch.where(deaths > limit, torch.inf, deaths)
     if keep:
         deaths = torch.cat([deaths, deaths.new_full((len(deaths), 1), torch.inf)], dim=1)
-    return (_finish(torch.zeros_like(deaths), deaths, 0, keep),)
+    return (finish(torch.zeros_like(deaths), deaths, 0, keep=keep),)
 
 
 def _gudhi(
@@ -114,7 +115,7 @@ def _gudhi(
         births = edge_lengths(points, edges[..., :2])
         deaths = edge_lengths(points, edges[..., 2:].clamp(min=0))
         deaths = torch.where(edges[..., 2] < 0, torch.inf, deaths)
-        diagrams.append(_finish(births, deaths, dimension, keep))
+        diagrams.append(finish(births, deaths, dimension, keep=keep))
     return tuple(diagrams)
 
 
@@ -151,30 +152,17 @@ def _immortal(births: npt.NDArray[Any]) -> Edges:
     return np.concatenate([births, np.full_like(births, -1)], axis=1)
 
 
-def _finish(births: Tensor, deaths: Tensor, dimension: int, keep: bool) -> PersistenceDiagrams:
-    """Leave out what is no bar: length 0, padding, and essential bars unless they are kept."""
-    mask = deaths > births
-    if not keep:
-        mask &= deaths.isfinite()
-    used = mask.any(dim=0)
-    mask, pairs = mask[:, used], torch.stack([births, deaths], dim=2)[:, used]
-    return PersistenceDiagrams(torch.where(mask[..., None], pairs, 0.0), mask, dimension)
-
-
 ENGINES: dict[str, Engine] = {"mst": _spanning_tree, "gudhi": _gudhi}
 
 
 def _check_options(
     dimensions: Sequence[int], engine: str, essential: str, max_edge_length: float | None
 ) -> None:
-    if not dimensions or min(dimensions) < 0 or len(set(dimensions)) != len(dimensions):
-        raise ValueError(f"dimensions are one or more different numbers from 0 on, got {tuple(dimensions)}")
+    check_options(dimensions, essential)
     if engine not in (*ENGINES, "auto"):
         known = ["auto", *ENGINES]
         raise ValueError(
             f"there is no engine {engine!r}.{did_you_mean(engine, known)} Known: {', '.join(known)}."
         )
-    if essential not in ("drop", "keep"):
-        raise ValueError(f"essential bars are handled by 'drop' or 'keep', got {essential!r}")
     if max_edge_length is not None and not max_edge_length >= 0:
         raise ValueError(f"the longest edge is a length of at least 0 or None, got {max_edge_length}")

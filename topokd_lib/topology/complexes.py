@@ -1,0 +1,245 @@
+"""Simplicial complexes by hand: faces, boundaries over GF(2), Betti numbers, filtrations.
+
+Written to be read. Everything is a list of simplices, a simplex is a tuple of vertices, and the cost does not
+matter: for data see :func:`~topokd_lib.topology.rips.rips_diagrams`.
+
+Reference:
+    H. Edelsbrunner, J. Harer. Computational Topology. 2010, §III.1 and §IV.1. [edelsbrunner2010computational]
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["FilteredComplex", "Simplex", "betti_numbers", "boundary_matrix", "closure", "faces", "rank_mod_2"]
+
+Simplex = tuple[int, ...]
+"""Vertices in ascending order; k + 1 of them make the dimension k."""
+
+Matrix = npt.NDArray[np.bool_]
+
+
+def faces(simplex: Simplex) -> list[Simplex]:
+    """The faces of a simplex of one dimension less: its boundary. A vertex has none.
+
+    Raises:
+        ValueError: If the vertices are not in strictly ascending order, or there are none.
+
+    Example:
+        >>> faces((0, 1, 2))
+        [(0, 1), (0, 2), (1, 2)]
+    """
+    _check_simplex(simplex)
+    return list(combinations(simplex, len(simplex) - 1)) if len(simplex) > 1 else []
+
+
+def closure(simplices: Iterable[Simplex]) -> list[Simplex]:
+    """The smallest complex with these simplices: they and all their faces, low dimensions first.
+
+    Raises:
+        ValueError: See :func:`faces`.
+
+    Example:
+        >>> closure([(0, 1), (2,)])
+        [(0,), (1,), (2,), (0, 1)]
+    """
+    found: set[Simplex] = set()
+    for simplex in simplices:
+        _check_simplex(simplex)
+        found.update(face for size in range(1, len(simplex) + 1) for face in combinations(simplex, size))
+    return sorted(found, key=_by_dimension)
+
+
+def boundary_matrix(simplices: Sequence[Simplex], dimension: int) -> Matrix:
+    """The boundary from ``dimension`` to the one below, over GF(2).
+
+    One column per simplex of that dimension, one row per simplex of the dimension below, both in the order
+    given; an entry is true where the row is a face of the column. In dimension 0 there are no rows.
+
+    Raises:
+        ValueError: If the simplices are no complex: a face is missing, or one comes twice.
+
+    Example:
+        >>> boundary_matrix(closure([(0, 1), (1, 2)]), dimension=1).astype(int)
+        array([[1, 0],
+               [1, 1],
+               [0, 1]])
+    """
+    _check_complex(simplices)
+    if dimension < 0:
+        raise ValueError(f"dimensions are counted from 0, got {dimension}")
+    columns = [simplex for simplex in simplices if len(simplex) == dimension + 1]
+    row = {face: index for index, face in enumerate(s for s in simplices if len(s) == dimension)}
+    matrix = np.zeros((len(row), len(columns)), dtype=bool)
+    for index, simplex in enumerate(columns):
+        for face in faces(simplex):
+            matrix[row[face], index] = True
+    return matrix
+
+
+def rank_mod_2(matrix: Matrix) -> int:
+    """Rank over GF(2), where 1 + 1 = 0, by Gaussian elimination.
+
+    Raises:
+        ValueError: If the matrix does not have two axes.
+
+    Example:
+        The boundary of a triangle. Over the real numbers, without signs, the rank would be 3.
+
+        >>> rank_mod_2(np.array([[1, 1, 0], [1, 0, 1], [0, 1, 1]], dtype=bool))
+        2
+    """
+    if matrix.ndim != 2:
+        raise ValueError(f"a matrix has two axes, got shape {matrix.shape}")
+    rows = matrix.astype(bool)
+    rank = 0
+    for column in range(rows.shape[1]):
+        candidates = np.flatnonzero(rows[rank:, column])
+        if len(candidates):
+            pivot = rank + candidates[0]
+            rows[[rank, pivot]] = rows[[pivot, rank]]
+            others = rows[:, column].copy()
+            others[rank] = False
+            rows[others] ^= rows[rank]
+            rank += 1
+    return rank
+
+
+def betti_numbers(simplices: Sequence[Simplex]) -> tuple[int, ...]:
+    r"""Components, loops, voids …: :math:`\dim Z_k - \dim B_k` over GF(2), up to the top dimension.
+
+    Cycles are what the boundary sends to 0, :math:`\dim Z_k = n_k - \operatorname{rank} \partial_k`, and
+    boundaries its image, :math:`\dim B_k = \operatorname{rank} \partial_{k+1}`.
+
+    Raises:
+        ValueError: See :func:`boundary_matrix`.
+
+    Example:
+        A hollow triangle, then a full one.
+
+        >>> betti_numbers(closure([(0, 1), (1, 2), (0, 2)])), betti_numbers(closure([(0, 1, 2)]))
+        ((1, 1), (1, 0, 0))
+    """
+    _check_complex(simplices)
+    top = max(map(len, simplices), default=0)
+    matrices = [boundary_matrix(simplices, dimension) for dimension in range(top + 1)]
+    ranks = [rank_mod_2(matrix) for matrix in matrices]
+    return tuple(matrices[k].shape[1] - ranks[k] - ranks[k + 1] for k in range(top))
+
+
+@dataclass(frozen=True)
+class FilteredComplex:
+    """A complex that grows: every simplex with the filtration value at which it enters.
+
+    Args:
+        values: Filtration value of each simplex. No simplex enters before its faces.
+
+    Raises:
+        ValueError: If the simplices are no complex, or a value is not finite or below that of a face.
+
+    Example:
+        >>> interval = FilteredComplex({(0,): 0.0, (1,): 1.0, (0, 1): 3.0})
+        >>> interval.simplices, interval.at(1.0)
+        (((0,), (1,), (0, 1)), [(0,), (1,)])
+    """
+
+    values: Mapping[Simplex, float]
+
+    def __post_init__(self) -> None:
+        _check_complex(list(self.values))
+        for simplex, value in self.values.items():
+            if not math.isfinite(value):
+                raise ValueError(f"filtration values are finite, but {simplex} enters at {value}")
+            for face in faces(simplex):
+                if self.values[face] > value:
+                    raise ValueError(
+                        f"{simplex} enters at {value}, before its face {face} at {self.values[face]}; "
+                        f"no simplex enters before its faces"
+                    )
+
+    @property
+    def simplices(self) -> tuple[Simplex, ...]:
+        """In the order of entry; at equal values low dimensions first, so that faces always come before."""
+        return tuple(sorted(self.values, key=lambda simplex: (self.values[simplex], *_by_dimension(simplex))))
+
+    def at(self, value: float) -> list[Simplex]:
+        """The complex at a filtration value: what has entered by then."""
+        return [simplex for simplex in self.simplices if self.values[simplex] <= value]
+
+    @classmethod
+    def lower_star(
+        cls, simplices: Iterable[Simplex], vertex_values: Mapping[int, float]
+    ) -> "FilteredComplex":
+        """The closure of the simplices; each enters with its last vertex.
+
+        Raises:
+            ValueError: If a vertex has no value.
+
+        Example:
+            >>> FilteredComplex.lower_star([(0, 1)], {0: 2.0, 1: 5.0}).values
+            {(0,): 2.0, (1,): 5.0, (0, 1): 5.0}
+        """
+        complete = closure(simplices)
+        for vertex in sorted({vertex for simplex in complete for vertex in simplex}):
+            if vertex not in vertex_values:
+                raise ValueError(
+                    f"vertex {vertex} has no value; values are there for {sorted(vertex_values)}"
+                )
+        return cls({simplex: max(vertex_values[vertex] for vertex in simplex) for simplex in complete})
+
+    @classmethod
+    def rips(cls, points: npt.ArrayLike, *, dimension: int) -> "FilteredComplex":
+        """The Vietoris–Rips filtration: each simplex enters at its longest edge (ε = 2r), a vertex at 0.
+
+        Args:
+            points: Coordinates, shape (points, dim).
+            dimension: Highest dimension of a simplex. Homology is right below it, not in it.
+
+        Raises:
+            ValueError: If the points do not have two axes or are not finite, or the dimension is negative.
+
+        Example:
+            >>> FilteredComplex.rips([[0.0, 0.0], [3.0, 4.0]], dimension=1).values
+            {(0,): 0.0, (1,): 0.0, (0, 1): 5.0}
+        """
+        cloud = np.asarray(points, dtype=np.float64)
+        if cloud.ndim != 2 or not np.isfinite(cloud).all():
+            raise ValueError(
+                f"one cloud has finite coordinates of shape (points, dim), got shape {cloud.shape}"
+                f"{'' if np.isfinite(cloud).all() else ' with values that are not finite'}"
+            )
+        if dimension < 0:
+            raise ValueError(f"dimensions are counted from 0, got {dimension}")
+        lengths = np.linalg.norm(cloud[:, None] - cloud[None], axis=2)
+        return cls(
+            {
+                simplex: float(lengths[np.ix_(simplex, simplex)].max())
+                for size in range(1, dimension + 2)
+                for simplex in combinations(range(len(cloud)), size)
+            }
+        )
+
+
+def _by_dimension(simplex: Simplex) -> tuple[int, Simplex]:
+    return len(simplex), simplex
+
+
+def _check_simplex(simplex: Simplex) -> None:
+    if not simplex or any(a >= b for a, b in pairwise(simplex)):
+        raise ValueError(f"a simplex lists its vertices in strictly ascending order, got {simplex}")
+
+
+def _check_complex(simplices: Sequence[Simplex]) -> None:
+    known = set(simplices)
+    if len(known) < len(simplices):
+        raise ValueError("a complex holds every simplex once, got one twice")
+    for simplex in simplices:
+        for face in faces(simplex):
+            if face not in known:
+                raise ValueError(
+                    f"{simplex} is there, but its face {face} is not; closure() adds what is missing"
+                )
