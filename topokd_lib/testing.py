@@ -105,7 +105,9 @@ def objective_cases() -> dict[str, ObjectiveFactory]:
     testing on their own, is listed here.
     """
     listed: dict[str, ObjectiveFactory] = {
+        "CATKD-binary": lambda pair: objectives.CATKD(pair, normalise=True, binarise=True),
         "FSP": _joint_fsp,  # in the two-step form the main training has no term that could be checked
+        "MGD-position": lambda pair: objectives.MGD(pair, mask="position"),
         "TopKD": lambda pair: objectives.TopKD(pair, artefact=toy_ripsnet(pair)),
         "TopKD-exact": lambda pair: objectives.TopKD(pair, artefact=toy_ripsnet(pair), image="exact"),
         "TopKD-stage": lambda pair: objectives.TopKD(
@@ -134,9 +136,10 @@ def _joint_fsp(pair: Pair) -> Objective:
 
 # ------------------------------------------------------------------------------------- contract of objectives
 
-ORDER_MATTERS: frozenset[str] = frozenset({"CC", "CRCD", "CRD"})
+ORDER_MATTERS: frozenset[str] = frozenset({"CC", "CRCD", "CRD", "MGD", "SemCKD"})
 """Objectives whose loss depends on the order of the images in a batch (CC multiplies the errors of
-neighbours), or on what they saw before (CRD and CRCD remember the first order when they see the second)."""
+neighbours, SemCKD has weights for every place), on what they saw before (CRD and CRCD remember the first
+order when they see the second), or on random numbers that are drawn image by image (MGD)."""
 
 
 def loss_is_a_finite_float32(build: ObjectiveFactory, pair: Pair) -> None:

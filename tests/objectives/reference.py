@@ -47,6 +47,15 @@ def assert_gradient(found: Tensor, values: dict[str, np.ndarray], name: str, lab
     np.testing.assert_allclose(found.grad.flatten()[: len(head)], head, rtol=1e-4, atol=1e-6 * norm)
 
 
+def assert_modern_gradient(found: Tensor, values: dict[str, np.ndarray], name: str) -> None:
+    """The same for the golden values of the modern methods."""
+    assert found.grad is not None, name
+    norm = values[f"gnorm__{name}"]
+    np.testing.assert_allclose(found.grad.norm(), norm, rtol=1e-5, atol=1e-8)
+    head = values[f"g16__{name}"]
+    np.testing.assert_allclose(found.grad.flatten()[: len(head)], head, rtol=1e-5, atol=1e-8)
+
+
 @cache
 def benchmark_pair(teacher: str, student: str) -> Pair:
     """A pair for 32×32 images of 100 classes without weights in memory; objectives can be built on it."""

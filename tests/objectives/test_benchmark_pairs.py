@@ -11,7 +11,13 @@ BATCH = 4
 
 
 @pytest.mark.parametrize("names", [*SAME_STYLE, *CROSS_STYLE], ids="-".join)
-@pytest.mark.parametrize("method", ["FitNet", "AT", "NST", "VID", "OFD", "SP", "CC", "RKD", "PKT"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        *("FitNet", "AT", "NST", "VID", "OFD", "SP", "CC", "RKD", "PKT"),
+        *("SRRL", "ReviewKD", "MGD", "CATKD"),
+    ],
+)
 def test_a_batch_passes(names, method):
     """On the meta device, which has shapes and no numbers."""
     pair = benchmark_pair(*names)

@@ -209,6 +209,8 @@ def test_method_fits_pair_and_teaches(method, met, tmp_path):
         with pytest.raises(ValueError, match="channels"):
             load_recipe(method, kind=Recipe)[0].objective(pair)
         return
+    if method == "cifar100/semckd" and pair.teacher.name == "resnet50":
+        pytest.skip("up to 858 million regressor weights; test_semckd.py runs this pair without memory")
     options = ["--pair", name]
     if method == "cifar100/topkd":
         toy_ripsnet(pair).save(tmp_path / "ripsnet.safetensors")

@@ -16,53 +16,92 @@ from topokd_lib.objectives.ofd import OFD, negative_margin, partial_distance
 from topokd_lib.objectives.cc import CC, consecutive_loss, correlation_loss, gaussian_correlation
 from topokd_lib.objectives.sp import SP, similarity_loss, similarity_matrix
 from topokd_lib.objectives.crd import CRD, contrast_loss, contrast_scores
+from topokd_lib.objectives.semckd import SemCKD, calibrated_loss, layer_attention
+from topokd_lib.objectives.srrl import SRRL, representation_loss
+from topokd_lib.objectives.review_kd import ReviewKD, hierarchical_loss
 from topokd_lib.objectives.crcd import CRCD, gradient_loss, relation_scores
+from topokd_lib.objectives.dkd import DKD, dkd_loss, non_target_loss, target_loss
+from topokd_lib.objectives.mgd import MGD, generation_loss, random_mask
+from topokd_lib.objectives.dist import DIST, dist_loss, pearson_correlation
+from topokd_lib.objectives.norm import n_to_one_loss
+from topokd_lib.objectives.cat_kd import CATKD, activation_map_loss, binary_maps
+from topokd_lib.objectives.lskd import LSKD, standardised_logits
+from topokd_lib.objectives.srd import SRD, log_distance_loss, standardise_channels
+from topokd_lib.objectives.vkd import VkD, projection_loss
 from topokd_lib.objectives.topkd import TopKD, feature_cloud, topology_loss
 
 __all__ = [
     "AT",
+    "CATKD",
     "CC",
     "CRCD",
     "CRD",
+    "DIST",
+    "DKD",
     "FSP",
     "KD",
+    "LSKD",
+    "MGD",
     "NST",
     "OFD",
     "PKT",
     "RKD",
     "SP",
+    "SRD",
+    "SRRL",
     "VID",
     "CrossEntropy",
     "FitNet",
     "InitStage",
     "Objective",
+    "ReviewKD",
+    "SemCKD",
     "TopKD",
+    "VkD",
     "WeightedSum",
+    "activation_map_loss",
     "angle_cosines",
     "attention_loss",
     "attention_map",
+    "binary_maps",
+    "calibrated_loss",
     "consecutive_loss",
     "contrast_loss",
     "contrast_scores",
     "correlation_loss",
+    "dist_loss",
+    "dkd_loss",
     "feature_cloud",
     "flow_loss",
     "flow_matrix",
     "gaussian_correlation",
+    "generation_loss",
     "gradient_loss",
+    "hierarchical_loss",
     "hint_loss",
     "kd_loss",
+    "layer_attention",
+    "log_distance_loss",
+    "n_to_one_loss",
     "negative_margin",
     "neighbour_loss",
     "neighbour_probabilities",
+    "non_target_loss",
     "normalised_distances",
     "objective_names",
     "partial_distance",
+    "pearson_correlation",
+    "projection_loss",
+    "random_mask",
     "relation_scores",
     "relational_loss",
+    "representation_loss",
     "selectivity_loss",
     "similarity_loss",
     "similarity_matrix",
+    "standardise_channels",
+    "standardised_logits",
+    "target_loss",
     "topology_loss",
     "variational_loss",
 ]

@@ -35,7 +35,8 @@ def attention_map(
         >>> attention_map(torch.tensor([[[[1.0, 0.0]], [[1.0, 2.0]]]])).round(decimals=4)
         tensor([[0.4472, 0.8944]])
     """
-    return F.normalize(feature.abs().pow(power).mean(dim=1).flatten(1), dim=1)
+    responses = feature.square() if power == 2 else feature.abs().pow(power)
+    return F.normalize(responses.mean(dim=1).flatten(1), dim=1)
 
 
 def attention_loss(

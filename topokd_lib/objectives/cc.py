@@ -41,7 +41,7 @@ def consecutive_loss(
     """
     require_images("CC", len(student))
     errors = (student - teacher).abs()
-    return (errors[:-1] * errors[1:]).sum(dim=1).mean()
+    return (errors[:-1] * errors[1:]).sum() / (len(errors) - 1)
 
 
 def gaussian_correlation(

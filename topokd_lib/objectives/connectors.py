@@ -8,6 +8,7 @@ Explained in:
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from itertools import count, takewhile
 from typing import Literal, NamedTuple
 
@@ -16,12 +17,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from topokd_lib.errors import FeatureNotFound
 from topokd_lib.pair import Pair
 
 __all__ = [
     "MapPair",
+    "average_pixels",
     "common_stages",
     "hint_regressor",
+    "last_stage",
     "pair_maps",
     "pool_to_smaller",
     "require_images",
@@ -48,6 +52,26 @@ def common_stages(pair: Pair, ending: str = "") -> tuple[str, ...]:
     """
     names = (f"stage{number}{ending}" for number in count(1))
     return tuple(takewhile(lambda n: n in pair.student_shapes and n in pair.teacher_shapes, names))
+
+
+def last_stage(shapes: Mapping[str, torch.Size]) -> str:
+    """The deepest ``stageK`` of a network with features of these shapes.
+
+    Raises:
+        FeatureNotFound: If there is none.
+
+    Example:
+        >>> last_stage({"stage1": torch.Size((16, 8, 8)), "stage2": torch.Size((32, 4, 4))})
+        'stage2'
+    """
+    names = (f"stage{number}" for number in count(1))
+    found = list(takewhile(lambda name: name in shapes, names))
+    if not found:
+        raise FeatureNotFound(
+            f"the network has no feature 'stage1' to begin with; name the feature that is meant. It offers: "
+            f"{', '.join(shapes)}."
+        )
+    return found[-1]
 
 
 def pair_maps(
@@ -120,6 +144,16 @@ def pool_to_smaller(
     )
 
 
+def average_pixels(feature: Float[Tensor, "batch channels ..."]) -> Float[Tensor, "batch channels"]:
+    """One vector per image: a map is averaged over its pixels, a vector stays as it is.
+
+    Example:
+        >>> average_pixels(torch.arange(4.0).view(1, 1, 2, 2))
+        tensor([[1.5000]])
+    """
+    return feature.flatten(2).mean(dim=2) if feature.ndim > 2 else feature
+
+
 def hint_regressor(student_shape: torch.Size, teacher_shape: torch.Size) -> nn.Sequential:
     """A convolution with batch normalisation and ReLU that turns maps of one shape into maps of another.
 
@@ -161,17 +195,19 @@ def hint_regressor(student_shape: torch.Size, teacher_shape: torch.Size) -> nn.S
 def unit_rows(vectors: Float[Tensor, "*rows dim"], order: float = 2.0) -> Float[Tensor, "*rows dim"]:
     r"""Each vector divided by its norm, :math:`x / \lVert x \rVert_q`, by default the Euclidean one.
 
-    A vector of zeros has no direction: it stays zero and gets no gradient, where the usual
+    A vector of zeros has no direction: it becomes zero and gets no gradient, where the usual
     :math:`x / \max(\lVert x \rVert, 10^{-12})` has a gradient of :math:`10^{12}` and
-    :math:`x / \lVert x \rVert` has none at all, NaN.
+    :math:`x / \lVert x \rVert` has none at all, NaN. So does a vector whose squared norm underflows (a norm
+    below :math:`10^{-19}` in float32).
 
     Example:
         >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
         [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
-    lengths = torch.linalg.vector_norm(vectors, ord=order, dim=-1, keepdim=True)
-    empty = lengths == 0
-    return torch.where(empty, vectors.detach(), vectors / lengths.masked_fill(empty, 1.0))
+    lengths: Tensor = torch.linalg.vector_norm(vectors, ord=order, dim=-1, keepdim=True)
+    empty = lengths < torch.finfo(lengths.dtype).tiny ** 0.5
+    # A product with the reciprocal: the gradient of a division takes twice as long.
+    return vectors * lengths.masked_fill(empty, torch.inf).reciprocal()
 
 
 def require_images(objective: str, found: int, needed: int = 2) -> None:

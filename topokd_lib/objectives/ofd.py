@@ -12,6 +12,7 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from topokd_lib.objectives.base import Objective
 from topokd_lib.objectives.connectors import common_stages, pair_maps, pool_to_smaller
@@ -74,7 +75,7 @@ def partial_distance(
         9.0
     """
     counts = (target > 0) | (regressed > target)
-    return ((regressed - target).square() * counts).sum()
+    return F.mse_loss(regressed, target.where(counts, regressed.detach()), reduction="sum")
 
 
 class OverhaulConnector(nn.Module):

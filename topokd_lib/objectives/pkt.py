@@ -37,9 +37,9 @@ def neighbour_probabilities(points: Float[Tensor, "batch dim"]) -> Float[Tensor,
         tensor([[1., 0.],
                 [0., 1.]])
     """
-    lengths = torch.linalg.vector_norm(points, dim=1, keepdim=True)
-    directions = points * torch.where(lengths > 0, 1 / (lengths + EPSILON), 0.0)
-    similarity = (directions @ directions.T + 1) / 2
+    lengths: Tensor = torch.linalg.vector_norm(points, dim=1, keepdim=True)
+    directions = points * (lengths.masked_fill(lengths == 0, torch.inf) + EPSILON).reciprocal()
+    similarity = directions @ directions.T + 1  # twice the formula's; the factor cancels
     return similarity / similarity.sum(dim=1, keepdim=True)
 
 

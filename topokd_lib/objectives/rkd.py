@@ -12,13 +12,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from topokd_lib.objectives.base import Objective
-from topokd_lib.objectives.connectors import require_images, unit_rows
+from topokd_lib.objectives.connectors import require_images
 from topokd_lib.outputs import Batch, ModelOutput
 from topokd_lib.pair import Pair
 
 __all__ = ["RKD", "angle_cosines", "normalised_distances", "relational_loss"]
 
 SMALLEST = 1e-6  # distances below count as this much, as in the benchmark: a batch of duplicates has a mean
+
+EQUAL = 1e-12  # points closer than this have no direction; the benchmark divides their difference by it
 
 
 def normalised_distances(points: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch batch"]:
@@ -52,7 +54,8 @@ def angle_cosines(points: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch ba
 
     .. math:: A_{ijk} = e_{ij} \cdot e_{ik}, \qquad e_{ij} = \frac{x_j - x_i}{\lVert x_j - x_i \rVert_2}
 
-    Equal points have no direction from one to the other: the cosine is 0, without gradient.
+    Equal points, less than :math:`10^{-12}` apart, have no direction from one to the other: the cosine is 0,
+    without gradient.
 
     Example:
         A right angle at the second of three points:
@@ -60,8 +63,11 @@ def angle_cosines(points: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch ba
         >>> angle_cosines(torch.tensor([[0.0, 0.0], [3.0, 0.0], [3.0, 4.0]]))[1, 0, 2].item()
         0.0
     """
-    directions = unit_rows(points[None] - points[:, None])
-    return torch.bmm(directions, directions.mT)
+    differences = points[None] - points[:, None]
+    products = torch.bmm(differences, differences.mT)
+    squares = products.diagonal(dim1=1, dim2=2)  # of the distances; dividing these tables is cheaper than
+    inverse = squares.masked_fill(squares < EQUAL**2, torch.inf).rsqrt()  # dividing all the differences
+    return products * inverse[:, :, None] * inverse[:, None, :]
 
 
 def relational_loss(
