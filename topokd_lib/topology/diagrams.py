@@ -223,11 +223,9 @@ class PersistenceDiagrams:
         """giotto-tda's array of (birth, death, dimension), shape (samples, bars, 3).
 
         Each dimension has at least one row and is padded as giotto-tda does, by bars of length 0 at its
-        smallest
-        birth: a real bar of length 0 is not told from padding afterwards. giotto-tda's transformers cannot
-            use
-        infinite bars, so that they are refused unless ``infinite`` says otherwise. The policies are those of
-        :meth:`from_gudhi`.
+        smallest birth: a real bar of length 0 is not told from padding afterwards. giotto-tda's transformers
+        cannot use infinite bars, so that they are refused unless ``infinite`` says otherwise. The policies
+        are those of :meth:`from_gudhi`.
 
         Args:
             others: The same samples in other dimensions.
