@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import math
 import os
 import pkgutil
 import platform
@@ -57,8 +58,10 @@ def row(timing: "Timing", ours: "Timing") -> str:
         return f"  {timing.name:36} DISAGREES by {timing.difference:.1e}; not timed"
     ratio = f"{timing.median / ours.median:6.2f} ×" if ours.agrees else " " * 8
     busy = "  (busy machine)" if timing.slowdown > 1.3 else ""
+    known = not math.isnan(timing.spread)  # fewer than four rounds have none
+    spread = f"± {timing.spread:4.0%}" if known else f"{len(timing.cpu)} rounds"
     return (
-        f"  {timing.name:36}{timing.median:9.4f} ms {ratio}   ± {timing.spread:4.0%}"
+        f"  {timing.name:36}{timing.median:9.4f} ms {ratio}   {spread}"
         f"   differs by {timing.difference:.0e}{busy}"
     )
 

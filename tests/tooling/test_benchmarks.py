@@ -59,6 +59,12 @@ def test_a_row_tells_how_many_times_slower():
     assert row(slow, ours).split()[:5] == ["slow", "3.0000", "ms", "1.50", "×"]
 
 
+def test_a_row_of_few_rounds_says_how_many_instead_of_a_spread():
+    few, enough = (Timing("ours", 0.0, agrees=True, wall=[2.0] * n, cpu=[2.0] * n) for n in (3, 4))
+    assert "3 rounds" in row(few, few)
+    assert "±   0%" in row(enough, enough)
+
+
 def gates():
     """The agreement of all ways to compute every objective, without timing."""
     return {
