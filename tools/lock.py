@@ -19,11 +19,12 @@ from packaging.utils import canonicalize_name
 from tools.environment import LOCK, ROOT, locked_lines
 
 PINS = ROOT / "requirements" / "pins.txt"
-EXTRAS = "bench,book,dev,giotto"
+EXTRAS = "attribution,bench,book,dev,fast,giotto,shards,tensorboard"
 LINUX = re.compile(r"""(platform_system|sys_platform) == ["'][Ll]inux["']""")
 HEADER = f"""\
 # Exact versions for Python 3.11, tested on Linux x86-64. Written by `make lock` from pyproject.toml
-# (extras {EXTRAS}) and pins.txt, which says why some versions are held back; not edited by hand.
+# and pins.txt, which says why some versions are held back; not edited by hand. Extras:
+# {EXTRAS}.
 """
 
 
