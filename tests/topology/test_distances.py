@@ -1,7 +1,6 @@
 """Distances of diagrams: by hand, against all matchings, POT, gudhi and Hera, and as metrics."""
 
 import math
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +17,7 @@ from topokd_lib.topology import (
     bottleneck_distance,
     distances,
     h0_deaths,
+    optimal_matching,
     rips_diagrams,
     sliced_wasserstein_distance,
     sorted_deaths_distance,
@@ -380,13 +380,46 @@ def test_deaths_that_cannot_be_compared(second, message, unchecked):
         sorted_deaths_distance(torch.ones(2, 3), second)
 
 
-def test_without_pot(monkeypatch):
-    for module in [name for name in sys.modules if name == "ot" or name.startswith("gudhi.wasserstein")]:
-        monkeypatch.delitem(sys.modules, module)
-    monkeypatch.delattr("gudhi.wasserstein", raising=False)
-    monkeypatch.setitem(sys.modules, "ot", None)
-    with pytest.raises(
-        ImportError, match=r"needs POT .* pip install 'topokd-lib\[bench\]' or pip install POT"
-    ):
-        wasserstein_distance(draw(1), draw(2))
-    assert sliced_wasserstein_distance(draw(1), draw(2)).isfinite().all()
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("ground", ["max", "euclidean"])
+def test_wasserstein_equals_optimal_transport(order, ground):
+    """gudhi finds the matching with POT, another solver of the same problem."""
+    pytest.importorskip("ot", reason="POT is not installed (extra: bench)")
+    from gudhi.wasserstein import wasserstein_distance as reference
+
+    one, other = draw(1), draw(2)
+    expected = [
+        reference(a.numpy(), b.numpy(), order=order, internal_p=np.inf if ground == "max" else 2)
+        for a, b in zip(one.to_list(), other.to_list(), strict=True)
+    ]
+    np.testing.assert_allclose(
+        wasserstein_distance(one, other, order=order, ground=ground), expected, rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_matching_uses_every_bar_once_and_costs_the_distance(order):
+    one, other = draw(1), draw(2)
+    distances_ = wasserstein_distance(one, other, order=order)
+    matchings = optimal_matching(one, other, order=order)
+    for a, b, steps, distance in zip(one.to_list(), other.to_list(), matchings, distances_, strict=True):
+        for column, bars in enumerate((a, b)):
+            used = steps[steps[:, column] >= 0, column]
+            assert sorted(used.tolist()) == list(range(len(bars)))
+        cost = 0.0
+        for i, j in steps.tolist():
+            left = a[i] if i >= 0 else b[j].mean().expand(2)
+            right = b[j] if j >= 0 else a[i].mean().expand(2)
+            cost += float((left - right).abs().max()) ** order
+        assert cost ** (1 / order) == pytest.approx(float(distance))
+
+
+def test_the_matching_is_in_the_order_of_the_first_and_refuses_what_has_none(unchecked):
+    one, other = draw(1), draw(2)
+    for steps in optimal_matching(one, other):
+        first = steps[:, 0][steps[:, 0] >= 0]
+        assert torch.equal(first, first.sort().values)
+    with pytest.raises(ValueError, match="the ground norm is 'max' or 'euclidean', got 'manhattan'"):
+        optimal_matching(one, other, ground="manhattan")
+    with pytest.raises(ValueError, match="finite and at least 1, got 0"):
+        optimal_matching(one, other, order=0.0)

@@ -14,6 +14,7 @@ from topokd_lib.topology.curves import betti_curve, persistence_entropy
 from topokd_lib.topology.diagrams import PersistenceDiagrams
 from topokd_lib.topology.distances import (
     bottleneck_distance,
+    optimal_matching,
     sliced_wasserstein_distance,
     sorted_deaths_distance,
     wasserstein_distance,
@@ -52,6 +53,7 @@ __all__ = [
     "graph_diagrams",
     "h0_deaths",
     "minimum_spanning_tree",
+    "optimal_matching",
     "persistence_entropy",
     "persistence_landscape",
     "persistence_silhouette",

@@ -15,13 +15,15 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from topokd_lib.topology.diagrams import PersistenceDiagrams, require_finite
 
 __all__ = [
     "bottleneck_distance",
+    "optimal_matching",
     "sliced_wasserstein_distance",
     "sorted_deaths_distance",
     "wasserstein_distance",
@@ -97,8 +99,8 @@ def wasserstein_distance(
 
     .. math:: W_q = \min_{\text{matchings}} \Big(\sum_{(x, y)} \lVert x - y \rVert^q\Big)^{1/q}
 
-    The matching is found exactly, without gradient; the steps are then measured again with gradient. Where
-    the distance is 0 the gradient is 0. The cost grows like the cube of the number of bars.
+    The matching is found exactly (by SciPy), without gradient; the steps are then measured again with
+    gradient. Where the distance is 0 the gradient is 0. The cost grows like the cube of the number of bars.
 
     Args:
         first: One diagram per cloud, finite bars only.
@@ -108,7 +110,6 @@ def wasserstein_distance(
             from the diagonal; or ``"euclidean"``, as persim has it, where it is p / √2.
 
     Raises:
-        ImportError: If POT, which finds the matching, is not installed.
         ValueError: If the batches differ in size or homology dimension, a bar is not finite, the order is
             below 1 or the ground is unknown.
 
@@ -120,19 +121,64 @@ def wasserstein_distance(
         >>> wasserstein_distance(one, other)
         tensor([1.])
     """
-    _check_pair(first, second)
-    _check_order(order)
-    if ground not in ("max", "euclidean"):
-        raise ValueError(f"the ground norm is 'max' or 'euclidean', got {ground!r}")
-    for diagrams in (first, second):
-        require_finite(diagrams, "the matchings of a Wasserstein distance")
-    norm = math.inf if ground == "max" else 2.0
+    norm = _check_matching(first, second, order, ground)
     return torch.stack(
         [
             _matched(one, other, order, norm)
             for one, other in zip(first.to_list(), second.to_list(), strict=True)
         ]
     )
+
+
+def optimal_matching(
+    first: PersistenceDiagrams,
+    second: PersistenceDiagrams,
+    *,
+    order: float = 1.0,
+    ground: Literal["max", "euclidean"] = "max",
+) -> list[Int64[Tensor, "steps 2"]]:
+    """The matching that :func:`wasserstein_distance` measures, diagram by diagram.
+
+    Args:
+        first: One diagram per cloud, finite bars only.
+        second: As many diagrams.
+        order: As for the distance.
+        ground: As for the distance.
+
+    Returns:
+        Rows (bar of the first, bar of the second), in order of the first; -1 is the diagonal. Bars of length
+        0 may be matched or left out. Where several matchings are best, one of them.
+
+    Raises:
+        ValueError: As for the distance.
+
+    Example:
+        The long bars are matched to each other, the short one goes to the diagonal.
+
+        >>> one = PersistenceDiagrams.from_list([[[0.0, 4.0], [1.0, 2.0]]], dimension=1)
+        >>> other = PersistenceDiagrams.from_list([[[0.5, 4.5]]], dimension=1)
+        >>> optimal_matching(one, other)[0].tolist()
+        [[0, 0], [1, -1]]
+    """
+    norm = _check_matching(first, second, order, ground)
+    found = []
+    for one, other in zip(first.to_list(), second.to_list(), strict=True):
+        steps = _matching(_array(one), _array(other), order, norm)
+        found.append(torch.from_numpy(steps[np.argsort(steps[:, 0] % (len(one) + 1), kind="stable")]))
+    return found
+
+
+def _check_matching(
+    first: PersistenceDiagrams, second: PersistenceDiagrams, order: float, ground: str
+) -> float:
+    """Refuse what has no matching, and return the order of the ground norm."""
+    _check_pair(first, second)
+    _check_order(order)
+    if ground not in ("max", "euclidean"):
+        raise ValueError(f"the ground norm is 'max' or 'euclidean', got {ground!r}")
+    for diagrams in (first, second):
+        require_finite(diagrams, "the matchings of a Wasserstein distance")
+    return math.inf if ground == "max" else 2.0
 
 
 def _matched(one: Tensor, other: Tensor, order: float, norm: float) -> Float[Tensor, ""]:
@@ -148,18 +194,23 @@ def _matched(one: Tensor, other: Tensor, order: float, norm: float) -> Float[Ten
 def _matching(
     one: npt.NDArray[np.float64], other: npt.NDArray[np.float64], order: float, norm: float
 ) -> npt.NDArray[np.int64]:
-    """Rows of one and of the other that are matched; -1 is the diagonal."""
-    try:
-        from gudhi import wasserstein
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            "the Wasserstein distance needs POT to find the matching, and it is not installed: "
-            "pip install 'topokd-lib[bench]' or pip install POT; sliced_wasserstein_distance needs nothing"
-        ) from error
-    _, matching = wasserstein.wasserstein_distance(
-        one, other, matching=True, order=order, internal_p=norm, keep_essential_parts=False
-    )
-    return np.asarray(matching, dtype=np.int64).reshape(-1, 2)
+    """Rows of one and of the other that are matched; -1 is the diagonal.
+
+    A bar may also go to the diagonal, so each side gets a place there for every bar of the other. Places of
+    the diagonal are matched to each other for nothing, and are left out of the result.
+    """
+    steps = np.abs(one[:, None] - other[None])
+    between = steps.max(axis=2) if norm == math.inf else np.hypot(steps[..., 0], steps[..., 1])
+    away = [(bars[:, 1] - bars[:, 0]) * 2 ** (1 / norm - 1) for bars in (one, other)]
+    n, m = len(one), len(other)
+    cost = np.zeros((n + m, m + n))
+    cost[:n, :m] = between**order
+    cost[:n, m:] = away[0][:, None] ** order
+    cost[n:, :m] = away[1][None] ** order
+    rows, columns = linear_sum_assignment(cost)
+    real = (rows < n) | (columns < m)
+    rows, columns = rows[real], columns[real]
+    return np.stack([np.where(rows < n, rows, -1), np.where(columns < m, columns, -1)], axis=1)
 
 
 def sliced_wasserstein_distance(
@@ -212,12 +263,17 @@ def sliced_wasserstein_distance(
 def _sliced(lines: Tensor, one: Tensor, one_mask: Tensor, other: Tensor, other_mask: Tensor) -> Tensor:
     # Padding is projected to infinity, and there is as much of it on both sides: it sorts to the end.
     mask = torch.cat([one_mask, other_mask], dim=1)
-    left = torch.cat([one, _to_diagonal(other)], dim=1) @ lines
-    right = torch.cat([_to_diagonal(one), other], dim=1) @ lines
+    left = _project(torch.cat([one, _to_diagonal(other)], dim=1), lines)
+    right = _project(torch.cat([_to_diagonal(one), other], dim=1), lines)
     left, right = (torch.where(mask[..., None], side, torch.inf).sort(dim=1).values for side in (left, right))
     real = torch.arange(mask.shape[1], device=mask.device) < mask.sum(dim=1, keepdim=True)
     left, right = (torch.where(real[..., None], side, 0) for side in (left, right))
     return (left - right).abs().sum(dim=1).mean(dim=1)
+
+
+def _project(pairs: Tensor, lines: Tensor) -> Tensor:
+    """Equal bars have equal projections wherever they stand; a matrix product does not promise that."""
+    return pairs[..., :1] * lines[0] + pairs[..., 1:] * lines[1]
 
 
 def _to_diagonal(pairs: Tensor) -> Tensor:
