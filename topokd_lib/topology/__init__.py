@@ -27,7 +27,13 @@ from topokd_lib.topology.reduction import Reduction, reduce_boundary
 from topokd_lib.topology.rips import rips_diagrams
 from topokd_lib.topology.ripsnet import RipsNet, RipsNetArtefact, RipsNetReport, fit_ripsnet
 from topokd_lib.topology.signals import signal_diagrams
-from topokd_lib.topology.spanning_tree import check_points, edge_lengths, h0_deaths, minimum_spanning_tree
+from topokd_lib.topology.spanning_tree import (
+    check_points,
+    edge_lengths,
+    h0_deaths,
+    minimum_spanning_tree,
+    mst_edges,
+)
 
 __all__ = [
     "FilteredComplex",
@@ -54,6 +60,7 @@ __all__ = [
     "h0_deaths",
     "minimum_spanning_tree",
     "optimal_matching",
+    "mst_edges",
     "persistence_entropy",
     "persistence_landscape",
     "persistence_silhouette",

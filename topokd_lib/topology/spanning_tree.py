@@ -6,6 +6,8 @@ Reference:
     [gower1969mst]
 """
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -14,10 +16,15 @@ from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
 
 from topokd_lib.errors import InvalidPoints
+from topokd_lib.topology.prim import CHUNK, prim
 
-__all__ = ["check_points", "edge_lengths", "h0_deaths", "minimum_spanning_tree"]
+__all__ = ["check_points", "edge_lengths", "h0_deaths", "minimum_spanning_tree", "mst_edges"]
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+_ROUNDING = 1e-4
+"""Triangles of a matrix that differ by less, relative to its largest distance, differ by roundings."""
 
 _CHUNK = 2**18
 """Distances held at a time: 2 MB, so that memory does not grow with the batch."""
@@ -74,6 +81,80 @@ def edge_lengths(
     squared = (difference / side.masked_fill(side == 0, 1.0)).square().sum(dim=2)
     side = side.squeeze(2)
     return side * torch.sqrt(squared + (side == 0))
+
+
+def mst_edges(distances: Float[Tensor, "batch points points"]) -> Int[Tensor, "batch edges 2"]:
+    """Edges (i, j), i < j, of the minimum spanning tree of every complete graph, the shortest first.
+
+    Of equally long edges the one that comes first in the order of (i, j) counts as shorter. So there is only
+    one minimum spanning tree, the one that Kruskal's algorithm finds after a stable sort. ``m`` points give
+    ``m - 1`` edges, also where distances are 0.
+
+    The tree is chosen without gradient, on the CPU. Gather from the distances to have one.
+
+    Args:
+        distances: Symmetric matrices of any finite lengths of at least 0: they need not be distances in a
+            space. The diagonal is not read.
+
+    Raises:
+        ValueError: If the matrices are not square, empty, not real, not finite, negative or not symmetric.
+            Differences between the triangles that are roundings are allowed: the upper one counts.
+
+    Example:
+        Three sides of a square of four equal ones, in the order of their ends.
+
+        >>> square = torch.tensor([[[0.0, 1, 2, 1], [1, 0, 1, 2], [2, 1, 0, 1], [1, 2, 1, 0]]])
+        >>> mst_edges(square).tolist()
+        [[[0, 1], [0, 3], [1, 2]]]
+    """
+    matrices = _checked_distances(distances)
+    trees = []
+    for part in matrices.split(max(1, CHUNK // matrices.shape[1] ** 2)):
+        lengths = part.numpy()
+        edges = prim(lengths, np.zeros(lengths.shape[:2], lengths.dtype), 1.0)
+        trees.append(
+            _shortest_first(edges, lengths[np.arange(len(edges))[:, None], edges[..., 0], edges[..., 1]])
+        )
+    return torch.from_numpy(np.concatenate(trees)).to(distances.device)
+
+
+def _checked_distances(distances: Tensor) -> Tensor:
+    """The matrices on the CPU, exactly symmetric, in float32 or float64; see :func:`mst_edges`."""
+    shape = tuple(distances.shape)
+    if distances.ndim != 3 or shape[1] != shape[2]:
+        hint = "; add a batch axis with distances[None]" if distances.ndim == 2 else ""
+        raise ValueError(f"distances are square matrices (batch, points, points), got shape {shape}{hint}")
+    if 0 in shape:
+        raise ValueError(f"there is nothing in distances of shape {shape}: no axis may be 0")
+    if not distances.is_floating_point():
+        raise ValueError(f"distances are real, got {distances.dtype}; convert with distances.float()")
+    matrices = distances.detach().cpu()
+    if matrices.dtype != torch.float64:
+        matrices = matrices.float()
+    wrong = ~(matrices.isfinite() & (matrices >= 0))
+    wrong.diagonal(dim1=1, dim2=2).fill_(False)  # noqa: FBT003
+    if wrong.any():
+        place = tuple(int(i) for i in wrong.nonzero()[0])
+        raise ValueError(
+            f"distances are finite and at least 0: {matrices[place].item()} at (graph, i, j) = {place} "
+            f"({int(wrong.sum())} such values in all)"
+        )
+    if not torch.equal(matrices, matrices.mT):
+        gap = (matrices - matrices.mT).abs().amax(dim=(1, 2))
+        uneven = gap > _ROUNDING * matrices.amax(dim=(1, 2))
+        if uneven.any():
+            graph = int(uneven.nonzero()[0])
+            raise ValueError(
+                f"distances are the same in both directions, but the triangles of graph {graph} differ by "
+                f"{gap[graph].item():.3g}; symmetrise with (distances + distances.mT) / 2"
+            )
+        matrices = matrices.triu() + matrices.triu(1).mT
+    return matrices.contiguous()
+
+
+def _shortest_first(edges: IntArray, lengths: npt.NDArray[np.floating[Any]]) -> IntArray:
+    order = np.lexsort((edges[..., 1], edges[..., 0], lengths), axis=1)
+    return np.take_along_axis(edges, order[..., None], axis=1)
 
 
 def minimum_spanning_tree(points: Float[Tensor, "batch points dim"]) -> Int[Tensor, "batch edges 2"]:
