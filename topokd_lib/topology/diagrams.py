@@ -79,6 +79,10 @@ class PersistenceDiagrams:
         """One diagram without its padding."""
         return self.pairs[index][self.mask[index]]
 
+    def select(self, index: Int[Tensor, " chosen"]) -> "PersistenceDiagrams":
+        """The diagrams with these numbers, in this order; one may be taken several times."""
+        return PersistenceDiagrams(self.pairs[index], self.mask[index], self.dimension)
+
     def to_list(self) -> list[Tensor]:
         """Every diagram without its padding; the inverse of :meth:`from_list`."""
         return [self[index] for index in range(len(self))]

@@ -6,7 +6,9 @@ that diagrams of different size have a distance; bars of length 0 change nothing
 Reference:
     H. Edelsbrunner, J. Harer. Computational Topology. 2010, §VIII.2. [edelsbrunner2010computational]
     M. Kerber, D. Morozov, A. Nigmetov. Geometry helps to compare persistence diagrams. 2017.
+        [kerber2017geometry]
     M. Carrière, M. Cuturi, S. Oudot. Sliced Wasserstein kernel for persistence diagrams. ICML 2017.
+        [carriere2017sliced]
 """
 
 import math
