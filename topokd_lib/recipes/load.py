@@ -1,7 +1,7 @@
 """From a YAML file and overrides to a recipe, checked before anything runs.
 
 The constructors' signatures are the schema: an objective's hyper-parameters are the arguments of its class,
-and a misspelt one is refused here. With ``cli.py``, this is the only place that knows jsonargparse.
+and a misspelt one is refused here. With ``cli``, this is the only place that knows jsonargparse.
 """
 
 import inspect

@@ -1,0 +1,25 @@
+"""``topokd prepare …``: what some methods need before training."""
+
+from contextlib import closing
+
+from topokd_lib.cli.parser import Stages, new_parser
+from topokd_lib.recipes import RipsNetRecipe, run_ripsnet_recipe
+from topokd_lib.recipes.load import add_recipe_options, build_recipe, parse_recipe
+
+__all__ = ["prepare_ripsnet"]
+
+
+def prepare_ripsnet(words: list[str]) -> None:
+    """Train a RipsNet as a recipe says."""
+    parser = new_parser("prepare ripsnet", "[--config RECIPE] [--pair PAIR] [--FIELD VALUE ...]")
+    add_recipe_options(parser, RipsNetRecipe)
+    recipe, _ = build_recipe(parser, parse_recipe(parser, words)[0], RipsNetRecipe)
+    with closing(Stages()) as stages:
+        artefact = run_ripsnet_recipe(recipe, progress=stages.show)
+    report = artefact.report
+    print(
+        f"{recipe.artefact}: RipsNet for {artefact.teacher} {artefact.feature!r}, clouds of "
+        f"{artefact.cloud_size} points\n"
+        f"validation error {report['validation_mse']:.5f}, of a constant image "
+        f"{report['constant_mse']:.5f}, R² {report['r2']:.3f}"
+    )

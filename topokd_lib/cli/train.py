@@ -1,0 +1,52 @@
+"""``topokd train`` and ``topokd evaluate``."""
+
+from pathlib import Path
+
+from topokd_lib.cli.parser import new_parser, say
+from topokd_lib.recipes import Recipe, default_directory, evaluate_run, rehearse, run_recipe
+from topokd_lib.recipes.load import add_recipe_options, build_recipe, parse_recipe
+
+__all__ = ["evaluate", "train"]
+
+
+def train(words: list[str]) -> None:
+    """Train as a recipe says, or go on."""
+    parser = new_parser(
+        "train", "[--config RECIPE] [--pair PAIR] [--out DIRECTORY] [--dry-run] [--FIELD VALUE ...]"
+    )
+    parser.add_argument("--out", help="run directory; else runs/<recipe>/<student or pair>/seed<k>")
+    parser.add_argument("--dry-run", action="store_true", help="build all, train two steps, write nothing")
+    parser.add_argument(
+        "--print-recipe", action="store_true", help="print all fields, defaults too, and stop"
+    )
+    add_recipe_options(parser, Recipe)
+    options, source = parse_recipe(parser, words)
+    recipe, text = build_recipe(parser, options, Recipe)
+    if options.print_recipe:
+        print(text, end="")
+        return
+    if options.dry_run:
+        history = rehearse(recipe)
+        say(f"dry run: all parts fit; loss of the first steps {history.last.loss:.4f}")
+        return
+    usual = default_directory(source or recipe.data.name, recipe, options.pair)
+    directory = Path(options.out) if options.out else usual
+    record = run_recipe(recipe, text, directory)
+    last, best = record["last"], record["best"]
+    say(
+        f"{directory}: test accuracy {last['top1']:.2%} after epoch {last['epoch']} "
+        f"(best {best['top1']:.2%} after epoch {best['epoch']}), {record['wall_time_seconds']:.0f} s"
+    )
+
+
+def evaluate(words: list[str]) -> None:
+    """Test a run's network again."""
+    parser = new_parser("evaluate", "RUN [--best]")
+    parser.add_argument("run", help="a run directory, as `topokd train` prints it")
+    parser.add_argument("--best", action="store_true", help="the best epoch's weights, not the last's")
+    options = parser.parse_args(words)
+    found = evaluate_run(Path(options.run), best=options.best)
+    say(
+        f"{options.run}: top-1 {found.top1:.2%}, top-5 {found.top5:.2%}, "
+        f"cross-entropy {found.loss:.4f} on {found.count} test images"
+    )
