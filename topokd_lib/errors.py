@@ -8,10 +8,12 @@ import difflib
 from collections.abc import Iterable
 
 __all__ = [
+    "INTERRUPTED",
     "ArtefactMismatch",
     "CheckpointError",
     "DataError",
     "FeatureNotFound",
+    "Interrupted",
     "InvalidPoints",
     "RecipeError",
     "RunDirectoryError",
@@ -21,6 +23,10 @@ __all__ = [
     "require_feature",
     "require_name",
 ]
+
+
+INTERRUPTED = 75
+"""Exit status of a command that raised :class:`Interrupted`; schedulers know it as EX_TEMPFAIL."""
 
 
 class UnknownName(LookupError):
@@ -53,6 +59,10 @@ class CheckpointError(RuntimeError):
 
 class DataError(RuntimeError):
     """A data set is not there or damaged, or cannot be downloaded."""
+
+
+class Interrupted(RuntimeError):
+    """The work was asked to stop, has kept what was done, and goes on when it is started again."""
 
 
 class TrainingDiverged(RuntimeError):

@@ -28,7 +28,11 @@ MISTAKES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status: 2 for a mistake in what was asked."""
+    """Run the command and return its exit status.
+
+    2 for a mistake in what was asked, 75 if the same command has to be given again to go on, 130 after
+    Ctrl-C.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _run(words)
@@ -36,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = " ".join(str(error).split()) if isinstance(error, ArgumentError) else str(error)
         print(f"topokd: {text}", file=sys.stderr)
         return 2
+    except errors.Interrupted as error:
+        print(f"topokd: {error}", file=sys.stderr)
+        return errors.INTERRUPTED
     except KeyboardInterrupt:
         print("\ntopokd: stopped; the same command goes on from what is complete", file=sys.stderr)
         return 130

@@ -41,6 +41,7 @@ COMMANDS = {
     "prepare ripsnet": Command(
         "train a RipsNet on a teacher's clouds, which TopKD needs", "prepare.prepare_ripsnet"
     ),
+    "sweep": Command("run many recipes, pairs and seeds as a queue that survives a kill", "sweep.sweep"),
     "recipes": Command("list recipes, models and objectives", "listing.recipes"),
     "models": Command(
         "list models with their parameters, multiply-accumulates and feature shapes", "listing.models"

@@ -1,7 +1,7 @@
 """Carry out a recipe: build what it names, check it, train, and keep the record."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -129,18 +129,19 @@ def run_recipe(recipe: Recipe, text: str, directory: Path, *, progress: bool = T
         run = RunDirectory.open(
             directory, recipe=text, seed=recipe.seed, data=parts.data, teacher=parts.teacher
         )
-    if run.record is None:
-        fit(
-            fabric,
-            parts.student,
-            parts.teacher,
-            parts.objective,
-            parts.loader,
-            recipe.schedule,
-            run,
-            seed=recipe.seed,
-            progress=progress,
-        )
+    with run.occupy() if fabric.is_global_zero else nullcontext():
+        if run.record is None:
+            fit(
+                fabric,
+                parts.student,
+                parts.teacher,
+                parts.objective,
+                parts.loader,
+                recipe.schedule,
+                run,
+                seed=recipe.seed,
+                progress=progress,
+            )
     record = run.record
     assert record is not None  # fit writes it last
     return record

@@ -5,12 +5,13 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import IO, Any, Protocol, runtime_checkable
 
 import torch
 import yaml
@@ -27,7 +28,7 @@ from topokd_lib.training.checkpoint import (
 )
 from topokd_lib.training.log import EpochRecord, History
 
-__all__ = ["DataSource", "RunDirectory", "provenance"]
+__all__ = ["DataSource", "RunDirectory", "is_in_use", "provenance"]
 
 
 @runtime_checkable
@@ -140,6 +141,20 @@ class RunDirectory:
                 f"choose one below a directory that you may write to"
             ) from error
         return run
+
+    @contextmanager
+    def occupy(self) -> Iterator[None]:
+        """Keep other processes from writing here until the block, or the process, ends.
+
+        Raises:
+            RunDirectoryError: If another process is writing here.
+        """
+        with (self.path / "recipe.yaml").open("r+", encoding="utf-8") as file:
+            if not _lock(file):
+                raise RunDirectoryError(
+                    f"another process is training in {self.path}; wait until it has finished, or stop it"
+                )
+            yield
 
     @property
     def checkpoint_path(self) -> Path:
@@ -276,6 +291,29 @@ class RunDirectory:
                     f"{self.path} holds a run with {what} {before}, this one has {what} {now}; "
                     f"choose another directory, or delete this one"
                 )
+
+
+def is_in_use(path: Path) -> bool:
+    """Whether a process holds the run directory ``path``; the system knows, also after a kill."""
+    try:
+        with (path / "recipe.yaml").open("r+", encoding="utf-8") as file:
+            return not _lock(file)
+    except OSError:
+        return False  # nothing there, or nothing that can be written to
+
+
+def _lock(file: IO[str]) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows: nobody is kept away
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
 
 
 def provenance() -> dict[str, Any]:

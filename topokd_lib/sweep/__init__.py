@@ -1,0 +1,6 @@
+"""Many runs as one thing: planned in a file, estimated, run as a queue that survives, or on a cluster."""
+
+from topokd_lib.sweep.plan import Entry, PlannedRun, Sweep
+from topokd_lib.sweep.queue import RunStatus, run_sweep, status_of
+
+__all__ = ["Entry", "PlannedRun", "RunStatus", "Sweep", "run_sweep", "status_of"]
