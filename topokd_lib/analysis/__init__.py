@@ -16,18 +16,34 @@ from topokd_lib.analysis.reported import (
     markdown_table,
     read_own_runs,
 )
+from topokd_lib.analysis.runs import (
+    Difference,
+    ResultsTable,
+    RunResult,
+    Spread,
+    paired_difference,
+    read_run,
+    read_runs,
+)
 
 __all__ = [
     "Caution",
     "Comparison",
     "Correction",
+    "Difference",
     "Reported",
     "ReportedColumn",
     "ReportedRow",
     "ReportedTable",
+    "ResultsTable",
+    "RunResult",
     "Source",
+    "Spread",
     "compare",
     "load_reported",
     "markdown_table",
+    "paired_difference",
     "read_own_runs",
+    "read_run",
+    "read_runs",
 ]

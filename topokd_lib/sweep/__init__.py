@@ -2,5 +2,6 @@
 
 from topokd_lib.sweep.plan import Entry, PlannedRun, Sweep
 from topokd_lib.sweep.queue import RunStatus, run_sweep, status_of
+from topokd_lib.sweep.results import sweep_table
 
-__all__ = ["Entry", "PlannedRun", "RunStatus", "Sweep", "run_sweep", "status_of"]
+__all__ = ["Entry", "PlannedRun", "RunStatus", "Sweep", "run_sweep", "status_of", "sweep_table"]

@@ -16,7 +16,6 @@ from topokd_lib.recipes import (
     default_directory,
     find_recipe,
     load_recipe,
-    recipe_title,
 )
 
 __all__ = ["KINDS", "Entry", "PlannedRun", "Sweep"]
@@ -91,12 +90,14 @@ class Sweep:
         path: The file.
         home: Where ``runs/`` and ``artefacts/`` lie; the processes run there.
         baseline: The method that differences are taken to.
+        methods: Rows of the results table, in the order of the file.
         runs: In the order in which they may run: what is needed comes before what needs it.
     """
 
     path: Path
     home: Path
     baseline: str
+    methods: tuple[str, ...]
     runs: tuple[PlannedRun, ...]
 
     @property
@@ -145,7 +146,7 @@ class Sweep:
                 f"They are: {', '.join(methods)}"
             )
         where = Path(home if home is not None else str(content.get("home", "."))).expanduser()
-        return cls(path, where, baseline, _in_order(path, list(runs.values())))
+        return cls(path, where, baseline, tuple(methods), _in_order(path, list(runs.values())))
 
 
 FIELDS = ("baseline", "home", "pairs", "prepare", "recipes", "seeds", "set")
@@ -177,7 +178,8 @@ def _entries(path: Path, content: Mapping[str, Any], part: str) -> list[Entry]:
         about = {"recipe": given} if isinstance(given, str) else given
         if not isinstance(about, dict) or not isinstance(about.get("recipe"), str):
             raise RecipeError(
-                f"{path}: {part} must list names of recipes, or mappings with the field 'recipe'; got {given!r}"
+                f"{path}: {part} must list names of recipes, or mappings with the field 'recipe'; "
+                f"got {given!r}"
             )
         for name in about:
             if name not in known:
@@ -230,7 +232,7 @@ def _expand(path: Path, entry: Entry, pairs: Sequence[str], seeds: Sequence[int]
         try:
             built, text = load_recipe(source, [*named, *changes], kind=KINDS[command])
         except RecipeError as error:
-            raise RecipeError(f"{path}: {entry.name or ''}{named and pair or ''} {error}") from error
+            raise RecipeError(f"{path}: {error}") from error
         words = ["--config", source if source == entry.recipe else str(Path(source).resolve()), *named]
         if isinstance(built, RipsNetRecipe):
             yield PlannedRun(

@@ -36,7 +36,7 @@ class RunStatus:
 
     Args:
         name: See :class:`~topokd_lib.sweep.PlannedRun`.
-        state: ``waiting``, ``running``, ``done``, ``failed``, ``blocked`` (something that it needs failed), or
+        state: ``waiting``, ``running``, ``done``, ``failed``, ``blocked`` (what it needs has failed), or
             ``impossible``.
         line: The command.
         error: The end of what it complained of, or the reason why it cannot run.
@@ -164,7 +164,9 @@ class _Queue:
             status = self.status[run.name]
             if status.state != "waiting":
                 continue
-            lost = [name for name in run.needs if self.status[name].state in ("failed", "blocked", "impossible")]
+            lost = [
+                name for name in run.needs if self.status[name].state in ("failed", "blocked", "impossible")
+            ]
             if lost:
                 status.state, status.error = "blocked", f"needs {', '.join(lost)}"
                 self.note(status)
@@ -244,7 +246,9 @@ class _Queue:
     def write(self) -> None:
         """Bring the status to the disk."""
         content = [asdict(status) for status in self.status.values()]
-        write_text(self.sweep.folder / "status.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        write_text(
+            self.sweep.folder / "status.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        )
 
     def keep_record(self, run: PlannedRun) -> None:
         """Copy the record of a finished run to where results are kept."""
