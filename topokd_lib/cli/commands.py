@@ -42,6 +42,7 @@ COMMANDS = {
         "train a RipsNet on a teacher's clouds, which TopKD needs", "prepare.prepare_ripsnet"
     ),
     "sweep": Command("run many recipes, pairs and seeds as a queue that survives a kill", "sweep.sweep"),
+    "estimate": Command("time a few steps of every run of a sweep, and say what all will take", "sweep.cost"),
     "table": Command("a table of results: mean ± sd over seeds, paired differences", "results.table"),
     "recipes": Command("list recipes, models and objectives", "listing.recipes"),
     "models": Command(

@@ -1,13 +1,14 @@
-"""``topokd sweep``: many runs as one thing."""
+"""``topokd sweep`` and ``topokd estimate``: many runs as one thing, and what they will take."""
 
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
-from topokd_lib.cli.parser import new_parser
+from topokd_lib.cli.parser import Stages, new_parser
 from topokd_lib.errors import RecipeError
-from topokd_lib.sweep import Sweep, run_sweep, status_of
+from topokd_lib.sweep import Sweep, estimate, run_sweep, status_of
 
-__all__ = ["sweep"]
+__all__ = ["cost", "sweep"]
 
 
 def sweep(words: list[str]) -> None:
@@ -37,3 +38,54 @@ def sweep(words: list[str]) -> None:
             f"{counts['failed']} of {len(found)} runs failed; their logs are in {plan.folder / 'logs'}. "
             f"The same command tries them again"
         )
+
+
+def cost(words: list[str]) -> None:
+    """Print what each run of a sweep takes on this machine, and all of them."""
+    parser = new_parser("estimate", "FILE [--seconds S] [--workers N]")
+    parser.add_argument("file", help="a sweep")
+    parser.add_argument("--home", help="of the sweep; else the file's")
+    parser.add_argument("--seconds", type=float, default=5.0, help="to spend on each kind of run, about")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes at a time that do not share a device"
+    )
+    options = parser.parse_args(words)
+    if options.workers < 1 or not options.seconds > 0:
+        raise RecipeError(
+            f"an estimate needs workers and seconds, got {options.workers} and {options.seconds}"
+        )
+    plan = Sweep.load(options.file, options.home)
+    with closing(Stages()) as stages:
+        found = estimate(plan, seconds=options.seconds, progress=stages.show)
+    head = ("run", "per epoch", "epochs", "per run", "runs left", "together")
+    rows = [
+        (
+            one.name,
+            duration(one.cost.epoch),
+            str(one.cost.epochs),
+            duration(one.cost.total),
+            f"{one.left} of {one.runs}",
+            duration(one.left * one.cost.total),
+        )
+        for one in found
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for name, *numbers in (head, *rows):
+        print(f"{name:<{widths[0]}}  " + "  ".join(map(str.rjust, numbers, widths[1:])))
+    total = sum(one.left * one.cost.total for one in found)
+    print(f"all that is left: {duration(total)} on one device" + (
+        f", {duration(total / options.workers)} with {options.workers} workers" if options.workers > 1 else ""
+    ))  # fmt: skip
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that one would say.
+
+    Example:
+        >>> duration(0.42), duration(75), duration(7300), duration(400000)
+        ('0.4 s', '1.2 min', '2.0 h', '4.6 d')
+    """
+    for size, unit in ((86400.0 * 2, "d"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= size:
+            return f"{seconds / min(size, 86400.0):.1f} {unit}"
+    return f"{seconds:.1f} s"

@@ -1,9 +1,18 @@
 """``topokd train`` and ``topokd evaluate``."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from topokd_lib.cli.parser import new_parser, say
-from topokd_lib.recipes import Recipe, default_directory, evaluate_run, rehearse, run_recipe
+from topokd_lib.recipes import (
+    Recipe,
+    benchmark_pairs,
+    default_directory,
+    evaluate_run,
+    rehearse,
+    run_recipe,
+    stand_in_options,
+)
 from topokd_lib.recipes.load import add_recipe_options, build_recipe, parse_recipe
 
 __all__ = ["evaluate", "train"]
@@ -12,10 +21,14 @@ __all__ = ["evaluate", "train"]
 def train(words: list[str]) -> None:
     """Train as a recipe says, or go on."""
     parser = new_parser(
-        "train", "[--config RECIPE] [--pair PAIR] [--out DIRECTORY] [--dry-run] [--FIELD VALUE ...]"
+        "train",
+        "[--config RECIPE] [--pair PAIR] [--out DIRECTORY] [--dry-run [--synthetic]] [--FIELD VALUE ...]",
     )
     parser.add_argument("--out", help="run directory; else runs/<recipe>/<student or pair>/seed<k>")
     parser.add_argument("--dry-run", action="store_true", help="build all, train two steps, write nothing")
+    parser.add_argument(
+        "--synthetic", action="store_true", help="a dry run that needs neither data, teacher nor artefacts"
+    )
     parser.add_argument(
         "--print-recipe", action="store_true", help="print all fields, defaults too, and stop"
     )
@@ -24,6 +37,14 @@ def train(words: list[str]) -> None:
     recipe, text = build_recipe(parser, options, Recipe)
     if options.print_recipe:
         print(text, end="")
+        return
+    if options.synthetic:
+        with TemporaryDirectory() as folder:
+            named = options.pair and benchmark_pairs()[options.pair].teacher
+            more = stand_in_options(text, Path(folder), synthetic=True, network=named)
+            options, _ = parse_recipe(parser, [*words, *more])
+            history = rehearse(build_recipe(parser, options, Recipe)[0])
+        say(f"dry run on noise: all parts fit; loss of the first steps {history.last.loss:.4f}")
         return
     if options.dry_run:
         history = rehearse(recipe)

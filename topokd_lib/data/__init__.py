@@ -7,6 +7,7 @@ from topokd_lib.data.cifar import load_cifar10, load_cifar100, load_image_folder
 from topokd_lib.data.digits import load_digits
 from topokd_lib.data.image_data import ImageData, normalise
 from topokd_lib.data.loaders import EpochLoader
+from topokd_lib.data.noise import load_noise
 from topokd_lib.data.shapes import BETTI, load_shapes, sample_cloud
 from topokd_lib.errors import did_you_mean, require_name
 
@@ -20,6 +21,7 @@ __all__ = [
     "load_data",
     "load_digits",
     "load_image_folder",
+    "load_noise",
     "load_shapes",
     "normalise",
     "sample_cloud",
@@ -31,6 +33,7 @@ DATA: dict[str, Callable[..., ImageData]] = {
     "cifar10": load_cifar10,
     "cifar100": load_cifar100,
     "image-folder": load_image_folder,
+    "noise": load_noise,
 }
 """Every data set by name; the options of each are the keyword arguments of its function."""
 

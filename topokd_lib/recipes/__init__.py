@@ -12,6 +12,7 @@ from topokd_lib.recipes.run import (
     run_recipe,
     run_ripsnet_recipe,
 )
+from topokd_lib.recipes.stand_ins import stand_in_options
 
 __all__ = [
     "BenchmarkPair",
@@ -31,4 +32,5 @@ __all__ = [
     "rehearse",
     "run_recipe",
     "run_ripsnet_recipe",
+    "stand_in_options",
 ]

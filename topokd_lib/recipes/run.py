@@ -36,6 +36,7 @@ from topokd_lib.training import (
 
 __all__ = [
     "Assembly",
+    "FewSteps",
     "assemble",
     "default_directory",
     "evaluate_run",
@@ -147,8 +148,13 @@ def run_recipe(recipe: Recipe, text: str, directory: Path, *, progress: bool = T
     return record
 
 
-class _FewSteps:
-    """The first batches of a loader, for a rehearsal."""
+class FewSteps:
+    """The first batches of a loader, for a rehearsal.
+
+    Args:
+        loader: Of the whole data.
+        steps: Training batches to give in an epoch; of test batches there is one.
+    """
 
     def __init__(self, loader: EpochLoader, steps: int) -> None:
         self.data, self.batch_size = loader.data, loader.batch_size
@@ -167,7 +173,7 @@ def rehearse(recipe: Recipe, *, steps: int = 2) -> History:
     fabric = _launch(recipe.engine)
     parts = assemble(recipe, fabric)
     schedule = replace(recipe.schedule, epochs=1, milestones=(), warmup_epochs=0)
-    loader = _FewSteps(parts.loader, steps)
+    loader = FewSteps(parts.loader, steps)
     return fit(
         fabric,
         parts.student,

@@ -1,7 +1,19 @@
 """Many runs as one thing: planned in a file, estimated, run as a queue that survives, or on a cluster."""
 
+from topokd_lib.sweep.estimate import RunCost, RunEstimate, estimate
 from topokd_lib.sweep.plan import Entry, PlannedRun, Sweep
 from topokd_lib.sweep.queue import RunStatus, run_sweep, status_of
 from topokd_lib.sweep.results import sweep_table
 
-__all__ = ["Entry", "PlannedRun", "RunStatus", "Sweep", "run_sweep", "status_of", "sweep_table"]
+__all__ = [
+    "Entry",
+    "PlannedRun",
+    "RunCost",
+    "RunEstimate",
+    "RunStatus",
+    "Sweep",
+    "estimate",
+    "run_sweep",
+    "status_of",
+    "sweep_table",
+]

@@ -220,7 +220,9 @@ def _expand(path: Path, entry: Entry, pairs: Sequence[str], seeds: Sequence[int]
     changes = [word for key, value in entry.set.items() for word in (f"--{key}", _word(value))]
     chosen = pairs if entry.pairs is None else _strings(path, f"pairs of {entry.recipe}", entry.pairs)
     own = seeds if entry.seeds is None else _seeds(path, entry.seeds)
-    for pair in chosen or [None]:
+    everyone: list[str | None] = [*chosen] or [None]
+    kind: Any = KINDS[command]
+    for pair in everyone:
         named = [] if pair is None else ["--pair", pair]
         method = entry.name or source.removesuffix(".yaml")
         if reason := _impossible(source, pair):
@@ -230,10 +232,10 @@ def _expand(path: Path, entry: Entry, pairs: Sequence[str], seeds: Sequence[int]
             )
             continue
         try:
-            built, text = load_recipe(source, [*named, *changes], kind=KINDS[command])
+            built, text = load_recipe(source, [*named, *changes], kind=kind)
         except RecipeError as error:
             raise RecipeError(f"{path}: {error}") from error
-        words = ["--config", source if source == entry.recipe else str(Path(source).resolve()), *named]
+        words = ["--config", str(Path(source).resolve()) if Path(source).is_file() else source, *named]
         if isinstance(built, RipsNetRecipe):
             yield PlannedRun(
                 str(built.artefact), method, (), None, command, (*words, *changes), built.artefact, text
