@@ -117,13 +117,16 @@ class WeightedSum(Objective):
         warmup = self.warmup_epochs.get(name, 0)
         return self.weights[name] * (min((self.epoch + 1) / warmup, 1.0) if warmup else 1.0)
 
-    def forward(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> Float[Tensor, ""]:
+    def weighted(
+        self, student: ModelOutput, teacher: ModelOutput, batch: Batch
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Each term times its present weight; their sum is what :meth:`forward` returns."""
         losses = {name: term(student, teacher, batch) for name, term in self.terms.items()}
         self.values = {name: loss.detach() for name, loss in losses.items()}
-        total = student.logits.new_zeros(())
-        for name, loss in losses.items():
-            total = total + self.weight(name) * loss
-        return total
+        return {name: self.weight(name) * loss for name, loss in losses.items()}
+
+    def forward(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> Float[Tensor, ""]:
+        return sum(self.weighted(student, teacher, batch).values(), start=student.logits.new_zeros(()))
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         self.epoch = epoch

@@ -8,6 +8,7 @@ from topokd_lib.training.checkpoint import (
     save_checkpoint,
     save_student,
 )
+from topokd_lib.training.diagnostics import Diagnostics, GradientProbe, term_gradients
 from topokd_lib.training.distiller import Distiller
 from topokd_lib.training.engine import EngineSpec, make_fabric, seed_all
 from topokd_lib.training.evaluate import Evaluation, evaluate
@@ -18,10 +19,12 @@ from topokd_lib.training.schedule import Schedule
 
 __all__ = [
     "DataSource",
+    "Diagnostics",
     "Distiller",
     "EngineSpec",
     "EpochRecord",
     "Evaluation",
+    "GradientProbe",
     "History",
     "Loader",
     "RunDirectory",
@@ -36,4 +39,5 @@ __all__ = [
     "save_checkpoint",
     "save_student",
     "seed_all",
+    "term_gradients",
 ]

@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from topokd_lib.models import FeatureModel
-from topokd_lib.objectives.base import Objective
+from topokd_lib.objectives.base import Objective, WeightedSum
 from topokd_lib.outputs import Batch, ModelOutput
+from topokd_lib.training.diagnostics import GradientProbe
 
 __all__ = ["Distiller"]
 
@@ -23,6 +24,7 @@ class Distiller(nn.Module):
         student: The network.
         objective: What it should learn; also decides which of its features are kept.
         loss: Minimised in place of the objective, by a stage that comes before the main training.
+        probe: Measures the gradients of the objective's terms, if it is a weighted sum.
     """
 
     def __init__(
@@ -30,11 +32,13 @@ class Distiller(nn.Module):
         student: FeatureModel,
         objective: Objective,
         loss: Callable[[ModelOutput, ModelOutput, Batch], Tensor] | None = None,
+        probe: GradientProbe | None = None,
     ) -> None:
         super().__init__()
         self.student = student
         self.objective = objective
         self.stage_loss = loss
+        self.probe = probe
 
     def forward(
         self, batch: Batch, taught: ModelOutput
@@ -45,7 +49,14 @@ class Distiller(nn.Module):
         float32. Distances between features rounded to bfloat16 come out in another order, and the order is
         all that persistence is about.
         """
-        out = self.student.extract(batch.images, self.objective.student_features)
+        probe = self.probe if self.probe is not None and self.probe.is_due() else None
+        names = self.objective.student_features + ((probe.feature,) if probe else ())
+        out = self.student.extract(batch.images, names)
         loss = self.stage_loss or self.objective
         with torch.autocast(out.logits.device.type, enabled=False):
-            return loss(out.float(), taught.float(), batch), out.logits
+            seen, target = out.float(), taught.float()
+            if probe is None or not isinstance(self.objective, WeightedSum):
+                return loss(seen, target, batch), out.logits
+            terms = self.objective.weighted(seen, target, batch)
+            probe.measure(terms, out.features[probe.feature])
+            return sum(terms.values(), start=seen.logits.new_zeros(())), out.logits

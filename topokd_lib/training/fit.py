@@ -11,11 +11,12 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.optim import Optimizer
 
-from topokd_lib.errors import CheckpointError, TrainingDiverged
+from topokd_lib.errors import CheckpointError, TrainingDiverged, require_feature
 from topokd_lib.models import FeatureModel, Teacher
 from topokd_lib.objectives.base import InitStage, WeightedSum
 from topokd_lib.outputs import Batch, ModelOutput
 from topokd_lib.training.checkpoint import load_checkpoint, load_weights, way_out
+from topokd_lib.training.diagnostics import Diagnostics, GradientProbe
 from topokd_lib.training.distiller import Distiller
 from topokd_lib.training.engine import seed_all, share_buffers
 from topokd_lib.training.evaluate import Evaluation, evaluate
@@ -55,6 +56,7 @@ def fit(
     *,
     seed: int = 0,
     progress: bool = True,
+    diagnostics: Diagnostics | None = None,
 ) -> History:
     """Train ``student``, and leave it in evaluation mode with the weights of the last epoch.
 
@@ -72,6 +74,7 @@ def fit(
         run: Where everything is kept, or ``None`` to keep nothing.
         seed: Of dropout and all other randomness during training; equal to the run's.
         progress: Draw a progress line if there is a terminal.
+        diagnostics: What the log tells of each epoch beside the losses.
 
     Raises:
         ValueError: Before the first epoch, if something does not fit together.
@@ -84,6 +87,12 @@ def fit(
         load_weights(run.student_path, student.eval())
         return History.from_list(finished["curve"])
     first = _first_batch(student, objective, loader)
+    extra = diagnostics or Diagnostics()
+    probe = None
+    if extra.gradients_every:
+        require_feature("student", student.name, extra.feature, student.feature_names)
+        terms = tuple(objective.terms)
+        probe = GradientProbe(extra.gradients_every, terms, extra.reference, extra.feature)
     for module in filter(None, (student, teacher, objective)):
         fabric.to_device(module)
     saved = None if run is None else _saved_state(run, fabric)
@@ -109,7 +118,7 @@ def fit(
         for module in frozen:
             module.requires_grad_(requires_grad=False)
 
-        distiller = Distiller(student, objective)
+        distiller = Distiller(student, objective, probe=probe)
         optimizer = schedule.build(p for p in distiller.parameters() if p.requires_grad)
         if run is not None and saved is not None:
             _restore(run, saved, distiller, optimizer)
@@ -126,12 +135,18 @@ def fit(
             distiller.train()
             for module in frozen:
                 module.eval()
+            if probe is not None:
+                probe.begin_epoch()
             record = session.train_epoch(wrapped, stepper, MAIN, epoch, schedule.epochs)
             share_buffers(fabric, student)
             test = evaluate(fabric, student, loader.test_batches())
             session.require_finite(distiller, test, epoch)
             line.show(record.loss, test.top1)
-            history.records.append(replace(record, test=test, seconds=time.perf_counter() - start))
+            found = {} if probe is None else probe.read(fabric)
+            if extra.after_epoch is not None and fabric.is_global_zero:
+                found |= extra.after_epoch()
+            seconds = time.perf_counter() - start
+            history.records.append(replace(record, test=test, seconds=seconds, diagnostics=found))
             if writer is not None:
                 writer.write_log(history.last)
                 writer.save(history, _state(fabric, distiller, optimizer, history), student, channels)

@@ -34,6 +34,7 @@ class EpochRecord:
         test: On the test images after the epoch; ``None`` in initial stages.
         seconds: Wall-clock time of training and evaluation.
         images_per_second: Training images of all processes per second of training.
+        diagnostics: What else was measured, by name (:class:`~topokd_lib.training.Diagnostics`).
     """
 
     epoch: int
@@ -45,6 +46,7 @@ class EpochRecord:
     test: Evaluation | None
     seconds: float
     images_per_second: float
+    diagnostics: dict[str, float] = field(default_factory=dict)
 
     @property
     def test_top1(self) -> float:
