@@ -17,6 +17,7 @@ from topokd_lib.objectives.cc import CC, consecutive_loss, correlation_loss, gau
 from topokd_lib.objectives.sp import SP, similarity_loss, similarity_matrix
 from topokd_lib.objectives.crd import CRD, contrast_loss, contrast_scores
 from topokd_lib.objectives.semckd import SemCKD, calibrated_loss, layer_attention
+from topokd_lib.objectives.signature import Signature, signature_loss
 from topokd_lib.objectives.srrl import SRRL, representation_loss
 from topokd_lib.objectives.review_kd import ReviewKD, hierarchical_loss
 from topokd_lib.objectives.crcd import CRCD, gradient_loss, relation_scores
@@ -29,6 +30,7 @@ from topokd_lib.objectives.lskd import LSKD, standardised_logits
 from topokd_lib.objectives.srd import SRD, log_distance_loss, standardise_channels
 from topokd_lib.objectives.vkd import VkD, projection_loss
 from topokd_lib.objectives.topkd import TopKD, feature_cloud, topology_loss
+from topokd_lib.objectives.rtd_lite import RTDLite, rtd_lite_loss
 
 __all__ = [
     "AT",
@@ -54,8 +56,10 @@ __all__ = [
     "FitNet",
     "InitStage",
     "Objective",
+    "RTDLite",
     "ReviewKD",
     "SemCKD",
+    "Signature",
     "TopKD",
     "VkD",
     "WeightedSum",
@@ -96,7 +100,9 @@ __all__ = [
     "relation_scores",
     "relational_loss",
     "representation_loss",
+    "rtd_lite_loss",
     "selectivity_loss",
+    "signature_loss",
     "similarity_loss",
     "similarity_matrix",
     "standardise_channels",

@@ -12,6 +12,13 @@ from topokd_lib.topology.complexes import (
 from topokd_lib.topology.cubical import cubical_diagrams
 from topokd_lib.topology.curves import betti_curve, persistence_entropy
 from topokd_lib.topology.diagrams import PersistenceDiagrams
+from topokd_lib.topology.distance_matrices import (
+    check_same_samples,
+    edge_weights,
+    matrix_tree,
+    pairwise_distances,
+    scale_distances,
+)
 from topokd_lib.topology.distances import (
     bottleneck_distance,
     optimal_matching,
@@ -26,6 +33,7 @@ from topokd_lib.topology.landscapes import persistence_landscape, persistence_si
 from topokd_lib.topology.reduction import Reduction, reduce_boundary
 from topokd_lib.topology.rips import rips_diagrams
 from topokd_lib.topology.ripsnet import RipsNet, RipsNetArtefact, RipsNetReport, fit_ripsnet
+from topokd_lib.topology.rtd import cross_barcode, rtd1, rtd_lite_barcode
 from topokd_lib.topology.signals import signal_diagrams
 from topokd_lib.topology.spanning_tree import (
     check_points,
@@ -51,22 +59,30 @@ __all__ = [
     "bottleneck_distance",
     "boundary_matrix",
     "check_points",
+    "check_same_samples",
     "closure",
+    "cross_barcode",
     "cubical_diagrams",
     "edge_lengths",
+    "edge_weights",
     "faces",
     "fit_ripsnet",
     "graph_diagrams",
     "h0_deaths",
+    "matrix_tree",
     "minimum_spanning_tree",
     "mst_edges",
     "optimal_matching",
+    "pairwise_distances",
     "persistence_entropy",
     "persistence_landscape",
     "persistence_silhouette",
     "rank_mod_2",
     "reduce_boundary",
     "rips_diagrams",
+    "rtd1",
+    "rtd_lite_barcode",
+    "scale_distances",
     "signal_diagrams",
     "sliced_wasserstein_distance",
     "sorted_deaths_distance",

@@ -1,0 +1,145 @@
+"""Two clouds of the same samples, compared through their distance matrices and the trees in them.
+
+Row i of the teacher's cloud and row i of the student's are the same image. A distance matrix keeps this
+correspondence, which a persistence diagram forgets, and it forgets the space in which the cloud lies: clouds
+of different width need no connector.
+
+Reference:
+    J. B. Kruskal. On the shortest spanning subtree of a graph and the traveling salesman problem. 1956.
+    [kruskal1956shortest]
+"""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.sparse.csgraph import minimum_spanning_tree as scipy_tree
+from torch import Tensor
+
+from topokd_lib.errors import InvalidPoints
+
+__all__ = [
+    "SCALES",
+    "check_same_samples",
+    "edge_weights",
+    "matrix_tree",
+    "pairwise_distances",
+    "scale_distances",
+]
+
+SCALES = ("mean", "max", "quantile", "none")
+"""What distances can be divided by, see :func:`scale_distances`."""
+
+
+def check_same_samples(student: Tensor, teacher: Tensor, what: str, needed: int = 2) -> None:
+    """Raise unless both are one cloud each, of the same number of points, at least ``needed``, all finite.
+
+    Raises:
+        ValueError: If the numbers of points differ or are too small.
+        InvalidPoints: If a coordinate is not finite.
+    """
+    if student.ndim != 2 or teacher.ndim != 2 or len(student) != len(teacher):
+        raise ValueError(
+            f"{what} compares the same images in two networks, one row each, got shapes "
+            f"{tuple(student.shape)} and {tuple(teacher.shape)}"
+        )
+    if len(student) < needed:
+        raise ValueError(
+            f"{what} compares the images of a batch with each other and needs at least {needed}, got "
+            f"{len(student)}; choose a larger batch_size"
+        )
+    for name, cloud in (("student", student), ("teacher", teacher)):
+        if not bool(cloud.detach().isfinite().all()):
+            point = int((~cloud.detach().isfinite()).any(dim=1).nonzero()[0])
+            raise InvalidPoints(
+                f"coordinates must be finite: the {name}'s point {point} is not; look for an exploding "
+                f"network or a division by 0"
+            )
+
+
+def pairwise_distances(points: Float[Tensor, "points dim"]) -> Float[Tensor, "points points"]:
+    """Euclidean distances of all pairs, from differences: exact for close points, and 0 for equal ones.
+
+    The gradient of a distance of 0 is 0, one of its subgradients.
+
+    Example:
+        >>> pairwise_distances(torch.tensor([[0.0, 0.0], [3.0, 4.0]]))
+        tensor([[0., 5.],
+                [5., 0.]])
+    """
+    return torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def scale_distances(
+    distances: Float[Tensor, "points points"], scale: Literal["mean", "max", "quantile", "none"]
+) -> Float[Tensor, "points points"]:
+    r"""A distance matrix in a unit of its own, so that the size of the cloud does not count.
+
+    =============  ================================================================================
+    ``"mean"``     :math:`\mu = \frac{1}{m (m - 1)} \sum_{i \ne j} D_{ij}`, as RKD does
+    ``"max"``      the largest distance
+    ``"quantile"`` the 0.9-quantile of all entries, the diagonal included, as RTD and RTD-Lite do
+    ``"none"``     1
+    =============  ================================================================================
+
+    The unit is differentiated, too: gradients of a scaled loss do not change the size of the cloud. A cloud
+    of equal points stays 0.
+
+    Raises:
+        ValueError: If there is no such scale.
+
+    Example:
+        >>> scale_distances(torch.tensor([[0.0, 4.0], [4.0, 0.0]]), "mean")
+        tensor([[0., 1.],
+                [1., 0.]])
+    """
+    count = len(distances)
+    match scale:
+        case "none":
+            return distances
+        case "mean":
+            unit = distances.sum() / (count * (count - 1))
+        case "max":
+            unit = distances.max()
+        case "quantile":
+            unit = distances.quantile(0.9)
+        case _:
+            raise ValueError(f"distances are divided by one of {', '.join(SCALES)}, got {scale!r}")
+    return distances / unit.clamp(min=torch.finfo(distances.dtype).tiny ** 0.5)
+
+
+def matrix_tree(distances: Float[Tensor, "points points"]) -> Int[Tensor, "edges 2"]:
+    """Edges (i, j), i < j, of the minimum spanning tree of a complete weighted graph, the shortest first.
+
+    Equal weights are ordered by (i, j), so that there is one tree, that of Kruskal's algorithm on sorted
+    pairs. The weights need not be distances of points, only symmetric; what lies below the diagonal is not
+    read.
+
+    Example:
+        >>> matrix_tree(torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]]))
+        tensor([[0, 1],
+                [0, 2]])
+    """
+    weights = distances.detach().cpu().double().numpy()
+    rows, columns = np.triu_indices(len(weights), k=1)
+    order = weights[rows, columns].argsort(kind="stable")
+    ranks = np.zeros_like(weights)
+    # SciPy takes a weight of 0 for no edge and breaks ties as it likes; ranks are positive and have no ties.
+    ranks[rows[order], columns[order]] = np.arange(1, len(order) + 1)
+    tree = scipy_tree(ranks, overwrite=True).tocoo()
+    by_rank = tree.data.argsort()
+    edges = np.stack([tree.row[by_rank], tree.col[by_rank]], axis=1).astype(np.int64)
+    return torch.from_numpy(np.sort(edges, axis=1)).to(distances.device)
+
+
+def edge_weights(
+    distances: Float[Tensor, "points points"], edges: Int[Tensor, "edges 2"]
+) -> Float[Tensor, " edges"]:
+    """The entries of a matrix at the edges of a graph.
+
+    Example:
+        >>> edge_weights(torch.tensor([[0.0, 5.0], [5.0, 0.0]]), torch.tensor([[0, 1]]))
+        tensor([5.])
+    """
+    return distances[edges[:, 0], edges[:, 1]]
