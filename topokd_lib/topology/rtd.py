@@ -39,9 +39,9 @@ def rtd1(
               + \frac{1}{2} \sum_{(b, d) \in \mathcal{B}_1(S, T)} (d - b)
 
     It sees labelled components *and* loops, and it is never smaller than RTD-Lite, which sees the components
-    alone; 0 if the distances are equal. Differentiable with respect to the student, but meant for evaluation:
-    the cost is that of the loops of twice as many points, and its gradient touches few of the teacher's
-    edges.
+    alone; 0 if the distances are equal, and not only then. Differentiable with respect to the student, but
+    meant for evaluation: the cost is that of the loops of twice as many points, and its gradient touches few
+    of the teacher's edges.
 
     Args:
         student: One point per image.
@@ -60,9 +60,11 @@ def rtd1(
         form. IlyaTrofimov/RTD averages over ten subsets of 500 points.
 
     Example:
-        >>> square = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
-        >>> rtd1(square, square).item(), rtd1(square[[0, 2, 1, 3]], square).item() > 0.5
-        (0.0, True)
+        Three images on a line, the last two exchanged: no loop, so this is RTD-Lite.
+
+        >>> teacher, student = torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([[0.0], [3.0], [1.0]])
+        >>> rtd1(student, teacher, normalise="none").item(), rtd1(teacher, teacher).item()
+        (1.0, 0.0)
     """
     check_same_samples(student, teacher, "RTD")
     a = scale_distances(pairwise_distances(teacher.detach()), normalise)
