@@ -109,7 +109,17 @@ def objective_cases() -> dict[str, ObjectiveFactory]:
         "FSP": _joint_fsp,  # in the two-step form the main training has no term that could be checked
         "MGD-position": lambda pair: objectives.MGD(pair, mask="position"),
         "TopKD": lambda pair: objectives.TopKD(pair, artefact=toy_ripsnet(pair)),
-        "TopKD-exact": lambda pair: objectives.TopKD(pair, artefact=toy_ripsnet(pair), image="exact"),
+        "SortedDeaths-constant": lambda pair: objectives.SortedDeaths(pair, target="constant"),
+        "TopKD-artefact": lambda pair: objectives.TopKD(pair, artefact=toy_ripsnet(pair), image="exact"),
+        "TopKD-constant": lambda pair: objectives.TopKD(pair, artefact=toy_ripsnet(pair), target="constant"),
+        "TopKD-exact": lambda pair: objectives.TopKD(pair, image="exact", fit_clouds=3),
+        "TopKD-exact-constant": lambda pair: objectives.TopKD(
+            pair, image="exact", target="constant", fit_clouds=2
+        ),
+        "TopKD-loops": lambda pair: objectives.TopKD(pair, image="exact", dimensions=(0, 1), normalise="max"),
+        "TopKD-isometric": lambda pair: objectives.TopKD(
+            pair, artefact=toy_ripsnet(pair), connector="isometric"
+        ),
         "TopKD-stage": lambda pair: objectives.TopKD(
             pair, artefact=toy_ripsnet(pair, "stage3"), student_feature="stage2"
         ),

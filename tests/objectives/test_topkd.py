@@ -9,11 +9,22 @@ from torch.nn import functional as F
 
 from topokd_lib.errors import ArtefactMismatch, CheckpointError, FeatureNotFound
 from topokd_lib.models import CifarResNet, Teacher, create_model
-from topokd_lib.objectives import KD, CrossEntropy, TopKD, WeightedSum, feature_cloud, topology_loss
+from topokd_lib.objectives import (
+    KD,
+    CrossEntropy,
+    ExactImages,
+    SortedDeaths,
+    TopKD,
+    WeightedSum,
+    feature_cloud,
+    make_connector,
+    sorted_deaths_loss,
+    topology_loss,
+)
 from topokd_lib.outputs import Batch
 from topokd_lib.pair import Pair
 from topokd_lib.testing import toy_batch, toy_outputs, toy_pair, toy_ripsnet
-from topokd_lib.topology import PersistenceImage, RipsNet, RipsNetArtefact, h0_deaths
+from topokd_lib.topology import PersistenceImage, RipsNet, RipsNetArtefact, h0_deaths, rips_diagrams
 
 
 def published_ripsnet(values) -> RipsNet:
@@ -183,7 +194,7 @@ def test_a_connector_is_added_only_where_widths_differ():
     wide = toy_pair(teacher="resnet8x4")
     connector = TopKD(wide, artefact=toy_ripsnet(wide)).connector
     assert connector.weight.shape == (256, 64)
-    with pytest.raises(ValueError, match="student 'pooled' has 64 channels, teacher 'pooled' has 256"):
+    with pytest.raises(ValueError, match="the student's feature has 64 channels, the teacher's 256"):
         TopKD(wide, artefact=toy_ripsnet(wide), connector="none")
 
 
@@ -238,3 +249,225 @@ def test_the_published_normalisation_is_the_mean_over_pixels():
     ones, zeros = torch.ones(1, 400), torch.zeros(1, 400)
     assert topology_loss(ones, zeros).item() == 1.0
     assert F.mse_loss(ones, zeros).item() == 1.0
+
+
+def outputs(pair, seed=1, scale=1.0):
+    """A batch and what both networks say of it, with the teacher's features ``scale`` times as large."""
+    batch = toy_batch(seed=seed)
+    student, teacher = toy_outputs(pair, batch, student_features=["pooled"], teacher_features=["pooled"])
+    teacher.features["pooled"] = scale * teacher["pooled"]
+    return student, teacher, batch
+
+
+class TestWithoutPreparation:
+    def test_conventions_are_those_of_the_first_clouds_of_the_teacher(self):
+        pair = toy_pair()
+        objective = TopKD(pair, image="exact", normalise="none", fit_clouds=2)
+        taught = [outputs(pair, seed) for seed in (1, 2, 3)]
+        clouds = torch.stack([teacher["pooled"] for _, teacher, _ in taught])
+        for seen, (student, teacher, batch) in enumerate(taught, start=1):
+            objective(student, teacher, batch)
+            (diagrams,) = rips_diagrams(clouds[: min(seen, 2)])
+            (found,) = objective.exact.conventions
+            expected = PersistenceImage.fit(diagrams, weight="topkd")
+            assert found.persistence_range == pytest.approx(expected.persistence_range)
+            assert found.bandwidth == pytest.approx(expected.bandwidth)
+            assert found.scale == pytest.approx(expected.scale, rel=1e-5)
+
+    def test_a_run_that_goes_on_has_the_same_images(self):
+        pair = toy_pair()
+        first = TopKD(pair, image="exact", fit_clouds=2)
+        for seed in (1, 2):
+            first(*outputs(pair, seed))
+        second = TopKD(pair, image="exact", fit_clouds=2)
+        second(*outputs(pair, 7))  # of another teacher's batch, to be forgotten
+        second.load_state_dict(first.state_dict())
+        assert second.exact.conventions == first.exact.conventions
+        second(*outputs(pair, 3))
+        assert second.exact.conventions == first.exact.conventions
+
+    def test_conventions_can_be_given(self):
+        pair = toy_pair()
+        image = PersistenceImage((0.0, 0.0), (0.0, 1.0), 0.1, resolution=(7, 1))
+        objective = TopKD(pair, image="exact", conventions=(image,))
+        objective(*outputs(pair))
+        assert objective.exact.conventions == (image,)
+        assert not objective.state_dict()
+        assert objective.images(torch.randn(1, 8, 64)).shape == (1, 7)
+
+    def test_two_dimensions_are_two_images(self):
+        pair = toy_pair()
+        wide = PersistenceImage((0.0, 2.0), (0.0, 2.0), 0.2, resolution=(4, 4))
+        both = TopKD(pair, image="exact", dimensions=(0, 1), normalise="none", conventions=(wide, wide))
+        angles = torch.arange(8) * torch.pi / 4
+        circle = torch.zeros(1, 8, 64)
+        circle[0, :, 0], circle[0, :, 1] = angles.cos(), angles.sin()
+        images = both.images(circle)
+        for part, dimension in zip(images.split(16, dim=1), (0, 1), strict=True):
+            (diagrams,) = rips_diagrams(circle, dimensions=(dimension,))
+            assert diagrams.counts.item() > 0
+            torch.testing.assert_close(part, wide(diagrams).flatten(1))
+
+    def test_size_is_forgotten_or_not(self):
+        pair = toy_pair(teacher="resnet8")
+        for normalise, forgets in (("mean", True), ("max", True), ("none", False)):
+            objective = TopKD(pair, image="exact", normalise=normalise)
+            student, teacher, batch = outputs(pair)
+            student.features["pooled"] = teacher["pooled"].clone().requires_grad_()
+            objective(student, teacher, batch)
+            teacher.features["pooled"] = 3 * teacher["pooled"]
+            assert (objective(student, teacher, batch).item() < 1e-8) == forgets
+
+    def test_a_dimension_that_the_teacher_does_not_have_is_refused(self):
+        pair = toy_pair()
+        objective = TopKD(pair, image="exact", dimensions=(3,), fit_clouds=1)
+        with pytest.raises(
+            ValueError, match="first 1 clouds of the teacher have no two different bars of dim"
+        ):
+            objective(*outputs(pair))
+
+    def test_no_connector_is_needed(self):
+        wide = toy_pair(teacher="resnet8x4")
+        objective = TopKD(wide, image="exact")
+        assert not list(objective.parameters())
+        assert objective(*outputs(wide)).isfinite()
+
+
+class TestConstantTarget:
+    @pytest.mark.parametrize("image", ["ripsnet", "exact"])
+    def test_it_is_the_mean_of_the_teachers_images_so_far(self, image):
+        pair = toy_pair()
+        objective = TopKD(pair, artefact=toy_ripsnet(pair), image=image, target="constant")
+        images = []
+        for seed in (1, 2, 3):
+            student, teacher, batch = outputs(pair, seed)
+            loss = objective(student, teacher, batch)
+            images.append(objective.images(teacher["pooled"][None]))
+            mean = torch.stack(images).mean(dim=0)
+            expected = topology_loss(objective.images(student["pooled"][None]), mean)
+            torch.testing.assert_close(loss, expected)
+
+    def test_it_hardly_knows_the_present_batch(self):
+        """After many batches another batch of the teacher's changes the target, and the loss, little."""
+        pair = toy_pair()
+        losses = {}
+        for target in ("batch", "constant"):
+            objective = TopKD(pair, artefact=toy_ripsnet(pair), image="exact", target=target)
+            for seed in range(100):
+                objective(*outputs(pair, seed))
+            student, _, batch = outputs(pair, 1)
+            losses[target] = [objective(student, outputs(pair, seed)[1], batch).item() for seed in (201, 202)]
+        change = {target: abs(one - other) for target, (one, other) in losses.items()}
+        assert change["constant"] < 0.1 * change["batch"]
+
+    def test_the_mean_begins_anew_when_conventions_change(self):
+        pair = toy_pair()
+        objective = TopKD(pair, image="exact", target="constant", fit_clouds=3)
+        for seed in range(5):
+            objective(*outputs(pair, seed))
+        assert (
+            objective.mean_target.count.item() == 3
+        )  # the third cloud, which completed the fit, and two more
+
+    def test_a_batch_of_another_size(self):
+        pair = toy_pair()
+        objective = SortedDeaths(pair, target="constant")
+        batch = toy_batch(size=5)
+        student, teacher = toy_outputs(pair, batch, student_features=["pooled"], teacher_features=["pooled"])
+        with pytest.raises(ValueError, match=r"has 7 numbers, and this batch's has 4; all batches must have"):
+            objective(student, teacher, batch)
+
+
+class TestConnectors:
+    def test_an_isometric_one_keeps_all_distances(self):
+        wide = toy_pair(teacher="resnet8x4")
+        connector = TopKD(wide, artefact=toy_ripsnet(wide), connector="isometric").connector
+        cloud = torch.randn(1, 20, 64)
+        torch.testing.assert_close(h0_deaths(connector(cloud)), h0_deaths(cloud))
+
+    def test_a_linear_one_on_request(self):
+        pair = toy_pair()
+        assert TopKD(pair, image="exact", connector="linear").connector.weight.shape == (64, 64)
+
+    def test_what_does_not_exist(self, unchecked):
+        with pytest.raises(ValueError, match="no linear map from 256 to 64 dimensions keeps all distances"):
+            make_connector("isometric", 256, 64, needed=True)
+        with pytest.raises(ValueError, match="one of auto, linear, isometric, none, got 'conv'"):
+            make_connector("conv", 64, 64, needed=True)
+
+
+class TestOptionsThatContradictEachOther:
+    def test_a_ripsnet_is_needed(self):
+        with pytest.raises(ValueError, match=r"needs the artefact of a RipsNet.*image='exact', which needs"):
+            TopKD(toy_pair())
+
+    def test_unknown_ones(self, unchecked):
+        pair = toy_pair()
+        for name in ("image", "normalise", "target"):
+            with pytest.raises(ValueError, match=f"TopKD has no {name}='other'; known: "):
+                TopKD(pair, **{"image": "exact", name: "other"})
+        with pytest.raises(ValueError, match="SortedDeaths has no target='other'; known: batch, constant"):
+            SortedDeaths(pair, target="other")
+
+    def test_an_artefact_is_of_raw_clouds_and_of_one_dimension(self):
+        pair = toy_pair()
+        artefact = toy_ripsnet(pair)
+        with pytest.raises(
+            ValueError, match="images are of clouds as they are, and normalise='mean' changes"
+        ):
+            TopKD(pair, artefact=artefact, normalise="mean")
+        with pytest.raises(ValueError, match=r"the artefact says what is drawn \(dimension 0\)"):
+            TopKD(pair, artefact=artefact, image="exact", dimensions=(1,))
+        with pytest.raises(ValueError, match="leave one of the two out"):
+            TopKD(pair, artefact=artefact, image="exact", conventions=(artefact.image,))
+
+    def test_exact_images(self):
+        image = PersistenceImage((0.0, 0.0), (0.0, 1.0), 0.1)
+        with pytest.raises(ValueError, match=r"at least one, counted from 0, got \(0, 0\)"):
+            ExactImages((0, 0))
+        with pytest.raises(ValueError, match=r"dimensions are \(0, 1\), and there are 1 conventions"):
+            ExactImages((0, 1), conventions=(image,))
+        with pytest.raises(ValueError, match="fitted to at least one cloud, got 0"):
+            ExactImages(clouds=0)
+
+
+class TestSortedDeaths:
+    def test_it_is_an_exact_topkd_without_a_window(self):
+        """Equal up to the unit: what the image loses outside its ranges is seen here."""
+        pair = toy_pair()
+        image = PersistenceImage((0.0, 0.0), (1.0, 2.0), 0.05)
+        student, teacher = torch.randn(1, 8, 64) * 0.01, torch.randn(1, 8, 64) * 0.04
+        window = TopKD(pair, image="exact", normalise="none", conventions=(image,))
+        assert topology_loss(window.images(student), window.images(teacher)).item() < 1e-12
+        assert sorted_deaths_loss(student[0], teacher[0], normalise="none").item() > 0.01
+
+    def test_gradients_are_those_of_differences(self):
+        student = torch.randn(9, 3, dtype=torch.float64, requires_grad=True)
+        teacher = torch.randn(9, 5, dtype=torch.float64)
+        for normalise in ("mean", "max", "none"):
+            assert torch.autograd.gradcheck(
+                lambda x, n=normalise: sorted_deaths_loss(x, teacher, normalise=n), student
+            )
+
+    def test_which_images_are_neighbours_does_not_matter(self):
+        cloud = torch.randn(12, 4)
+        assert sorted_deaths_loss(cloud[torch.randperm(12)], cloud).item() < 1e-12
+
+    def test_the_official_code_without_correspondence_agrees(self, golden):
+        """topological-autoencoders at its default setting: sorted tree lengths, squared, divided by m."""
+        values = golden("beyond_topkd/n48_d16_d8_f64")
+        student = torch.tensor(values["student"], requires_grad=True)
+        teacher = torch.tensor(values["teacher"])
+        teacher = teacher / torch.cdist(teacher, teacher).max()
+        loss = sorted_deaths_loss(student, teacher, normalise="none") * 47 / 48
+        loss.backward()
+        assert loss.item() == pytest.approx(float(values["topoae_nomatch_loss"]), rel=1e-9)
+        assert student.grad.norm().item() == pytest.approx(
+            float(values["topoae_nomatch_grad_norm"]), rel=1e-9
+        )
+
+    def test_errors(self, unchecked):
+        with pytest.raises(ValueError, match="clouds of equal size, got 3 and 4 points"):
+            sorted_deaths_loss(torch.ones(3, 2), torch.ones(4, 2))
+        with pytest.raises(ValueError, match="needs at least 2, got 1"):
+            SortedDeaths(toy_pair(batch_size=1))

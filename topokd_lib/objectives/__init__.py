@@ -29,7 +29,10 @@ from topokd_lib.objectives.cat_kd import CATKD, activation_map_loss, binary_maps
 from topokd_lib.objectives.lskd import LSKD, standardised_logits
 from topokd_lib.objectives.srd import SRD, log_distance_loss, standardise_channels
 from topokd_lib.objectives.vkd import VkD, projection_loss
-from topokd_lib.objectives.topkd import TopKD, feature_cloud, topology_loss
+from topokd_lib.objectives.clouds import RunningMean, feature_cloud, make_connector
+from topokd_lib.objectives.exact_images import ExactImages
+from topokd_lib.objectives.topkd import TopKD, topology_loss
+from topokd_lib.objectives.sorted_deaths import SortedDeaths, sorted_deaths_loss
 from topokd_lib.objectives.rtd_lite import RTDLite, rtd_lite_loss
 
 __all__ = [
@@ -53,13 +56,16 @@ __all__ = [
     "SRRL",
     "VID",
     "CrossEntropy",
+    "ExactImages",
     "FitNet",
     "InitStage",
     "Objective",
     "RTDLite",
     "ReviewKD",
+    "RunningMean",
     "SemCKD",
     "Signature",
+    "SortedDeaths",
     "TopKD",
     "VkD",
     "WeightedSum",
@@ -86,6 +92,7 @@ __all__ = [
     "kd_loss",
     "layer_attention",
     "log_distance_loss",
+    "make_connector",
     "n_to_one_loss",
     "negative_margin",
     "neighbour_loss",
@@ -105,6 +112,7 @@ __all__ = [
     "signature_loss",
     "similarity_loss",
     "similarity_matrix",
+    "sorted_deaths_loss",
     "standardise_channels",
     "standardised_logits",
     "target_loss",

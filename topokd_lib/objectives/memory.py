@@ -19,7 +19,7 @@ from topokd_lib.objectives.connectors import unit_rows
 from topokd_lib.outputs import Batch
 from topokd_lib.pair import Pair
 
-__all__ = ["MemoryBank", "NegativeSampler", "Normaliser"]
+__all__ = ["MemoryBank", "NegativeSampler", "Normaliser", "gather_rows", "mean_over_processes"]
 
 
 class MemoryBank(nn.Module):
@@ -66,7 +66,7 @@ class MemoryBank(nn.Module):
 
         An image must not occur twice in a step; which embedding would count is not defined.
         """
-        everyone, seen = _gather_rows(indices), _gather_rows(embeddings.detach())
+        everyone, seen = gather_rows(indices), gather_rows(embeddings.detach())
         self.rows[everyone] = unit_rows(
             self.momentum * self.rows[everyone] + (1 - self.momentum) * seen.to(self.rows)
         )
@@ -95,7 +95,7 @@ class Normaliser(nn.Module):
 
     def forward(self, scores: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         if self.value == 0:
-            self.value.copy_(self.samples * _mean_over_processes(scores.detach().mean()))
+            self.value.copy_(self.samples * mean_over_processes(scores.detach().mean()))
         return scores / self.value
 
 
@@ -178,7 +178,7 @@ class NegativeSampler(nn.Module):
             )
 
 
-def _gather_rows(rows: Float[Tensor, "batch ..."] | Int[Tensor, "batch ..."]) -> Tensor:
+def gather_rows(rows: Float[Tensor, "batch ..."] | Int[Tensor, "batch ..."]) -> Tensor:
     """The rows of all processes, in the order of their ranks; of one process, its own.
 
     Every process must have equally many, as :class:`~topokd_lib.data.EpochLoader` gives them.
@@ -190,7 +190,7 @@ def _gather_rows(rows: Float[Tensor, "batch ..."] | Int[Tensor, "batch ..."]) ->
     return torch.cat(parts)
 
 
-def _mean_over_processes(value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def mean_over_processes(value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """The mean of a number that every process has computed on as many images."""
     if not _several_processes():
         return value

@@ -13,36 +13,18 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from topokd_lib.errors import ArtefactMismatch
 from topokd_lib.objectives.base import Objective
+from topokd_lib.objectives.clouds import Connector, RunningMean, feature_cloud, make_connector
+from topokd_lib.objectives.exact_images import ExactImages
 from topokd_lib.outputs import Batch, ModelOutput
 from topokd_lib.pair import Pair
-from topokd_lib.topology import PersistenceImage, RipsNet, RipsNetArtefact, rips_diagrams
+from topokd_lib.topology import PersistenceImage, RipsNet, RipsNetArtefact, scale_points
 
-__all__ = ["TopKD", "feature_cloud", "topology_loss"]
-
-
-def feature_cloud(feature: Float[Tensor, "batch ..."]) -> Float[Tensor, "1 batch dim"]:
-    """The point cloud of a minibatch: one point per image, feature maps averaged over their pixels.
-
-    Raises:
-        ValueError: If the feature is neither a vector nor a map per image.
-
-    Example:
-        >>> feature_cloud(torch.ones(64, 16, 8, 8)).shape
-        torch.Size([1, 64, 16])
-    """
-    if feature.ndim == 4:
-        feature = feature.mean(dim=(2, 3))
-    if feature.ndim != 2:
-        raise ValueError(
-            f"a point cloud needs one vector or one map per image, got a feature of shape "
-            f"{tuple(feature.shape)}"
-        )
-    return feature[None]
+__all__ = ["TopKD", "topology_loss"]
 
 
 def topology_loss(
@@ -62,84 +44,152 @@ class TopKD(Objective):
 
     The feature vectors of a minibatch are a point cloud. With ``image="ripsnet"``, the method as published, a
     frozen RipsNet that was trained on the teacher's clouds estimates both persistence images. With
-    ``image="exact"`` both are computed: the diagram from the cloud, differentiably, and the image with the
-    conventions stored in the artefact. That is the control which the paper lacks.
-
-    If the two features differ in width, a trainable linear map takes the student's into the teacher's space.
+    ``image="exact"`` both are computed, differentiably. That is the control which the paper lacks, and it
+    needs no preparation: without an artefact the conventions of the images are fitted to the teacher's first
+    minibatches (:class:`~topokd_lib.objectives.ExactImages`), or given.
 
     Args:
         pair: The two networks.
-        artefact: A RipsNet prepared for this teacher (``topokd prepare ripsnet``), or the path of one.
+        artefact: A RipsNet prepared for this teacher (``topokd prepare ripsnet``), or the path of one. Exact
+            images take their conventions from it if there is one.
         image: Where the images come from.
-        student_feature: The student's feature; by default the one that the artefact names for the teacher.
-        connector: ``"auto"`` adds the linear map when the widths differ, ``"none"`` never.
+        student_feature: The student's feature; by default that of the teacher.
+        teacher_feature: The teacher's; by default the artefact's, or ``"pooled"``.
+        connector: A map of the student's points into the teacher's space, see
+            :func:`~topokd_lib.objectives.make_connector`. ``"auto"`` adds a linear one where RipsNet needs
+            it; exact diagrams of clouds in different spaces can be compared without.
+        dimensions: Homology dimensions of exact images without an artefact; 0 by default.
+        normalise: ``"mean"`` or ``"max"`` draws the images of clouds that were divided by their mean or
+            largest distance, so that they compare shapes and no sizes; ``"none"`` of clouds as they are. By
+            default ``"none"`` with an artefact, which was made so, as published, and ``"mean"`` without: a
+            student whose features are much smaller or larger than the teacher's has no bar inside images of
+            fixed ranges, and then no gradient.
+        target: ``"batch"`` compares with the teacher's image of the same minibatch. ``"constant"`` is a
+            control: the mean of the teacher's images so far, which knows nothing of the present batch.
+        conventions: Images that are to be drawn, one per dimension, in place of fitted ones.
+        fit_clouds: Minibatches that conventions are fitted to.
 
     Raises:
         FeatureNotFound: If a network does not offer the feature.
         ArtefactMismatch: If the artefact was made for another teacher, feature, width or cloud size.
         CheckpointError: If the artefact cannot be read.
-        ValueError: If there is no teacher, or the widths differ and ``connector="none"``.
+        ValueError: If there is no teacher, or options contradict each other.
 
     Differs from:
         The official code (jekim5418/TopKD, loops.py) also reads the last minibatch of an epoch, whose 16
         points are unlike the clouds that RipsNet was trained on; here every cloud has the batch size. It fits
         the image's bandwidth, range and maximum on the training clouds and forgets them; here they are in the
-        artefact. Its connector is a 1×1 convolution of the pooled map, which is the same linear map.
+        artefact. Its connector is a 1×1 convolution of the pooled map, which is the same linear map. Its
+        RipsNet learns from a teacher in training mode and is used with one in evaluation mode; here the modes
+        are options of the preparation and of the teacher.
     """
 
     def __init__(
         self,
         pair: Pair,
         *,
-        artefact: Path | RipsNetArtefact,
+        artefact: Path | RipsNetArtefact | None = None,
         image: Literal["ripsnet", "exact"] = "ripsnet",
         student_feature: str | None = None,
-        connector: Literal["auto", "none"] = "auto",
+        teacher_feature: str | None = None,
+        connector: Connector = "auto",
+        dimensions: tuple[int, ...] | None = None,
+        normalise: Literal["none", "mean", "max"] | None = None,
+        target: Literal["batch", "constant"] = "batch",
+        conventions: tuple[PersistenceImage, ...] | None = None,
+        fit_clouds: int = 16,
     ) -> None:
         super().__init__()
-        teacher = pair.require_teacher("TopKD")
-        if not isinstance(artefact, RipsNetArtefact):
+        pair.require_teacher("TopKD")
+        if artefact is not None and not isinstance(artefact, RipsNetArtefact):
             artefact = RipsNetArtefact.load(Path(artefact))
-        self.teacher_feature = artefact.feature
-        self.student_feature = student_feature or artefact.feature
+        normalise = normalise or ("mean" if artefact is None else "none")
+        _check_options(artefact, image, dimensions, normalise, target, conventions)
+        self.teacher_feature = teacher_feature or (artefact.feature if artefact else "pooled")
+        self.student_feature = student_feature or self.teacher_feature
         shapes = pair.shapes(student=self.student_feature, teacher=self.teacher_feature)
         student_dim, teacher_dim = shapes[0][0], shapes[1][0]
-        artefact.check(
-            teacher=teacher.name,
-            fingerprint=teacher.fingerprint(),
-            feature=self.teacher_feature,
-            dim=teacher_dim,
-        )
-        if artefact.cloud_size != pair.batch_size:
-            raise ArtefactMismatch(
-                f"the RipsNet was trained on clouds of {artefact.cloud_size} points, and a minibatch of this "
-                f"run has {pair.batch_size}; train with batch_size={artefact.cloud_size}, or prepare another "
-                f"one (topokd prepare ripsnet)"
-            )
-        if student_dim != teacher_dim and connector == "none":
-            raise ValueError(
-                f"student {self.student_feature!r} has {student_dim} channels, teacher "
-                f"{self.teacher_feature!r} has {teacher_dim}; allow a connector (connector='auto') or choose "
-                f"features of equal width"
-            )
+        if artefact is not None:
+            _check_artefact(artefact, pair, self.teacher_feature, teacher_dim)
+            conventions, dimensions = (artefact.image,), (artefact.dimension,)
         self.student_features = (self.student_feature,)
         self.teacher_features = (self.teacher_feature,)
-        self.dimension = artefact.dimension
-        self.persistence_image: PersistenceImage = artefact.image
+        self.normalise = normalise
+        self.exact = ExactImages(
+            dimensions or (0,), conventions=conventions, clouds=fit_clouds, points=pair.batch_size
+        )
         self.ripsnet: RipsNet | None = None
-        if image == "ripsnet":
+        if image == "ripsnet" and artefact is not None:
             self.ripsnet = deepcopy(artefact.network).requires_grad_(requires_grad=False)
-        self.connector = nn.Identity() if student_dim == teacher_dim else nn.Linear(student_dim, teacher_dim)
+        self.connector = make_connector(connector, student_dim, teacher_dim, needed=self.ripsnet is not None)
+        self.mean_target = RunningMean(self.exact.pixels) if target == "constant" else None
 
     def images(self, clouds: Float[Tensor, "clouds points dim"]) -> Float[Tensor, "clouds pixels"]:
         """Persistence images of clouds in the teacher's feature space, one row each."""
         if self.ripsnet is not None:
             return torch.as_tensor(self.ripsnet(clouds))
-        (diagrams,) = rips_diagrams(clouds, dimensions=(self.dimension,))
-        return self.persistence_image(diagrams).flatten(1)
+        return torch.as_tensor(self.exact(self._scaled(clouds)))
 
     def forward(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> Float[Tensor, ""]:
+        target = self._target(teacher)  # first, because the teacher says what the images are
         student_cloud = self.connector(feature_cloud(student[self.student_feature]))
-        with torch.no_grad():
-            target = self.images(feature_cloud(teacher[self.teacher_feature]))
         return topology_loss(self.images(student_cloud), target)
+
+    @torch.no_grad()
+    def _target(self, teacher: ModelOutput) -> Float[Tensor, "1 pixels"]:
+        cloud = feature_cloud(teacher[self.teacher_feature])
+        refitted = self.ripsnet is None and self.exact.observe(self._scaled(cloud))
+        images = self.images(cloud)
+        if self.mean_target is None:
+            return images
+        if refitted:  # means of images of different conventions mean nothing
+            self.mean_target.restart()
+        return torch.as_tensor(self.mean_target(images))
+
+    def _scaled(self, clouds: Float[Tensor, "clouds points dim"]) -> Float[Tensor, "clouds points dim"]:
+        return torch.stack([scale_points(cloud, self.normalise) for cloud in clouds])
+
+
+def _check_options(
+    artefact: RipsNetArtefact | None,
+    image: str,
+    dimensions: tuple[int, ...] | None,
+    normalise: str,
+    target: str,
+    conventions: tuple[PersistenceImage, ...] | None,
+) -> None:
+    for name, value, known in (
+        ("image", image, ("ripsnet", "exact")),
+        ("normalise", normalise, ("none", "mean", "max")),
+        ("target", target, ("batch", "constant")),
+    ):
+        if value not in known:
+            raise ValueError(f"TopKD has no {name}={value!r}; known: {', '.join(known)}")
+    if image == "ripsnet" and artefact is None:
+        raise ValueError(
+            "image='ripsnet' needs the artefact of a RipsNet; make one with `topokd prepare ripsnet`, or "
+            "take image='exact', which needs nothing"
+        )
+    if artefact is None:
+        return
+    if normalise != "none":
+        raise ValueError(
+            f"this RipsNet and its images are of clouds as they are, and normalise={normalise!r} changes "
+            f"their size; take image='exact' without an artefact"
+        )
+    if dimensions not in (None, (artefact.dimension,)) or conventions is not None:
+        raise ValueError(
+            f"the artefact says what is drawn (dimension {artefact.dimension}), and so do dimensions="
+            f"{dimensions} or conventions; leave one of the two out"
+        )
+
+
+def _check_artefact(artefact: RipsNetArtefact, pair: Pair, feature: str, dim: int) -> None:
+    teacher = pair.require_teacher("TopKD")
+    artefact.check(teacher=teacher.name, fingerprint=teacher.fingerprint(), feature=feature, dim=dim)
+    if artefact.cloud_size != pair.batch_size:
+        raise ArtefactMismatch(
+            f"the RipsNet was trained on clouds of {artefact.cloud_size} points, and a minibatch of this "
+            f"run has {pair.batch_size}; train with batch_size={artefact.cloud_size}, or prepare another "
+            f"one (topokd prepare ripsnet)"
+        )

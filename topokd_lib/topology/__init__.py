@@ -18,6 +18,7 @@ from topokd_lib.topology.distance_matrices import (
     matrix_tree,
     pairwise_distances,
     scale_distances,
+    scale_points,
 )
 from topokd_lib.topology.distances import (
     bottleneck_distance,
@@ -83,6 +84,7 @@ __all__ = [
     "rtd1",
     "rtd_lite_barcode",
     "scale_distances",
+    "scale_points",
     "signal_diagrams",
     "sliced_wasserstein_distance",
     "sorted_deaths_distance",

@@ -26,6 +26,7 @@ __all__ = [
     "matrix_tree",
     "pairwise_distances",
     "scale_distances",
+    "scale_points",
 ]
 
 SCALES = ("mean", "max", "quantile", "none")
@@ -94,19 +95,37 @@ def scale_distances(
         tensor([[0., 1.],
                 [1., 0.]])
     """
+    return distances if scale == "none" else distances / _unit(distances, scale)
+
+
+def scale_points(
+    points: Float[Tensor, "points dim"], scale: Literal["mean", "max", "quantile", "none"]
+) -> Float[Tensor, "points dim"]:
+    """A cloud in a unit of its own: its distances are those that :func:`scale_distances` makes.
+
+    Raises:
+        ValueError: If there is no such scale.
+
+    Example:
+        >>> scale_points(torch.tensor([[0.0], [4.0]]), "mean")
+        tensor([[0.],
+                [1.]])
+    """
+    return points if scale == "none" else points / _unit(pairwise_distances(points), scale)
+
+
+def _unit(distances: Float[Tensor, "points points"], scale: str) -> Float[Tensor, ""]:
     count = len(distances)
     match scale:
-        case "none":
-            return distances
         case "mean":
-            unit = distances.sum() / (count * (count - 1))
+            unit = distances.sum() / max(count * (count - 1), 1)
         case "max":
             unit = distances.max()
         case "quantile":
             unit = distances.quantile(0.9)
         case _:
             raise ValueError(f"distances are divided by one of {', '.join(SCALES)}, got {scale!r}")
-    return distances / unit.clamp(min=torch.finfo(distances.dtype).tiny ** 0.5)
+    return unit.clamp(min=torch.finfo(distances.dtype).tiny ** 0.5)
 
 
 def matrix_tree(distances: Float[Tensor, "points points"]) -> Int[Tensor, "edges 2"]:
