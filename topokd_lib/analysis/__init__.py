@@ -4,6 +4,12 @@ Does the student look like the teacher, and in what; and what do others say of t
 """
 
 from topokd_lib.analysis.comparison import Comparison, compare
+from topokd_lib.analysis.free_cloud import (
+    FreeCloud,
+    free_cloud,
+    free_cloud_table,
+    run_free_clouds,
+)
 from topokd_lib.analysis.reported import (
     Caution,
     Correction,
@@ -31,6 +37,7 @@ __all__ = [
     "Comparison",
     "Correction",
     "Difference",
+    "FreeCloud",
     "Reported",
     "ReportedColumn",
     "ReportedRow",
@@ -40,10 +47,13 @@ __all__ = [
     "Source",
     "Spread",
     "compare",
+    "free_cloud",
+    "free_cloud_table",
     "load_reported",
     "markdown_table",
     "paired_difference",
     "read_own_runs",
     "read_run",
     "read_runs",
+    "run_free_clouds",
 ]

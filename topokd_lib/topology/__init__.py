@@ -1,5 +1,6 @@
 """Topology of clouds, images, signals and graphs: persistence diagrams and images, and RipsNet."""
 
+from topokd_lib.topology.agreement import CloudAgreement, cloud_agreement
 from topokd_lib.topology.alpha import alpha_diagrams
 from topokd_lib.topology.complexes import (
     FilteredComplex,
@@ -45,6 +46,7 @@ from topokd_lib.topology.spanning_tree import (
 )
 
 __all__ = [
+    "CloudAgreement",
     "FilteredComplex",
     "PersistenceDiagrams",
     "PersistenceImage",
@@ -62,6 +64,7 @@ __all__ = [
     "check_points",
     "check_same_samples",
     "closure",
+    "cloud_agreement",
     "cross_barcode",
     "cubical_diagrams",
     "edge_lengths",
