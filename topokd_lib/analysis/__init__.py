@@ -3,7 +3,8 @@
 Does the student look like the teacher, and in what; and what do others say of the same pair.
 """
 
-from topokd_lib.analysis.comparison import Comparison, compare
+from topokd_lib.analysis.approximation import ErrorBudget, error_budget, error_table
+from topokd_lib.analysis.comparison import Comparison, clouds_of_test_images, compare, shape_agreement
 from topokd_lib.analysis.free_cloud import (
     FreeCloud,
     free_cloud,
@@ -37,6 +38,7 @@ __all__ = [
     "Comparison",
     "Correction",
     "Difference",
+    "ErrorBudget",
     "FreeCloud",
     "Reported",
     "ReportedColumn",
@@ -46,7 +48,10 @@ __all__ = [
     "RunResult",
     "Source",
     "Spread",
+    "clouds_of_test_images",
     "compare",
+    "error_budget",
+    "error_table",
     "free_cloud",
     "free_cloud_table",
     "load_reported",
@@ -56,4 +61,5 @@ __all__ = [
     "read_run",
     "read_runs",
     "run_free_clouds",
+    "shape_agreement",
 ]

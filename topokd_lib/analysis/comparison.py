@@ -9,9 +9,9 @@ from torch import Tensor
 from topokd_lib.data import EpochLoader
 from topokd_lib.models import FeatureModel, Teacher
 from topokd_lib.objectives import feature_cloud
-from topokd_lib.topology import PersistenceImage, h0_deaths, rips_diagrams
+from topokd_lib.topology import CloudAgreement, PersistenceImage, cloud_agreement, h0_deaths, rips_diagrams
 
-__all__ = ["Comparison", "compare", "scaled_deaths"]
+__all__ = ["Comparison", "clouds_of_test_images", "compare", "scaled_deaths", "shape_agreement"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,61 @@ def compare(
         FeatureNotFound: If a network does not offer the feature.
         ValueError: If there are fewer test images than points in a cloud.
     """
+    students, teachers, agreement = clouds_of_test_images(student, teacher, loader, feature=feature)
+    images = [image(rips_diagrams(clouds, dimensions=(dimension,))[0]) for clouds in (students, teachers)]
+    (deaths, scale), (teacher_deaths, teacher_scale) = scaled_deaths(students), scaled_deaths(teachers)
+    return Comparison(
+        agreement=agreement,
+        image_distance=float((images[0] - images[1]).square().mean()),
+        death_distance=float((deaths - teacher_deaths).square().mean().sqrt()),
+        scale_ratio=float((scale / teacher_scale).mean()),
+        clouds=len(students),
+    )
+
+
+def shape_agreement(
+    student: FeatureModel,
+    teacher: Teacher,
+    loader: EpochLoader,
+    *,
+    feature: str = "pooled",
+    neighbours: int = 5,
+) -> CloudAgreement:
+    """What the student has taken over of the shape of the teacher's features, on the test images.
+
+    Args:
+        student: Left in evaluation mode.
+        teacher: Any width.
+        loader: Gives the test images; its batch size is the number of points of a cloud.
+        feature: Name of the feature in both networks.
+        neighbours: See :func:`~topokd_lib.topology.cloud_agreement`.
+
+    Raises:
+        FeatureNotFound: If a network does not offer the feature.
+        ValueError: If there are fewer test images than points in a cloud, or too few points for the
+            neighbours.
+    """
+    students, teachers, _ = clouds_of_test_images(student, teacher, loader, feature=feature)
+    return cloud_agreement(students, teachers, neighbours=neighbours)
+
+
+@torch.no_grad()
+def clouds_of_test_images(
+    student: FeatureModel, teacher: Teacher, loader: EpochLoader, *, feature: str = "pooled"
+) -> tuple[Float[Tensor, "clouds points student_dim"], Float[Tensor, "clouds points teacher_dim"], float]:
+    """Clouds of both networks of the same test images, and the share of images they classify alike.
+
+    Args:
+        student: Left in evaluation mode.
+        teacher: Any width.
+        loader: Gives the test images; its batch size is the number of points of a cloud. Those that do not
+            fill a last cloud count for the agreement only.
+        feature: Name of the feature in both networks.
+
+    Raises:
+        FeatureNotFound: If a network does not offer the feature.
+        ValueError: If there are fewer test images than points in a cloud.
+    """
     student.eval()
     same = total = 0
     seen, taught = [], []
@@ -85,12 +140,4 @@ def compare(
     students, teachers = (
         torch.cat(parts)[: count * size].unflatten(0, (count, size)) for parts in (seen, taught)
     )
-    images = [image(rips_diagrams(clouds, dimensions=(dimension,))[0]) for clouds in (students, teachers)]
-    (deaths, scale), (teacher_deaths, teacher_scale) = scaled_deaths(students), scaled_deaths(teachers)
-    return Comparison(
-        agreement=same / total,
-        image_distance=float((images[0] - images[1]).square().mean()),
-        death_distance=float((deaths - teacher_deaths).square().mean().sqrt()),
-        scale_ratio=float((scale / teacher_scale).mean()),
-        clouds=count,
-    )
+    return students, teachers, same / total
