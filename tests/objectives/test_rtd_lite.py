@@ -11,7 +11,7 @@ from topokd_lib.objectives import RTDLite, rtd_lite_loss
 from topokd_lib.testing import toy_pair
 from topokd_lib.topology import (
     edge_weights,
-    matrix_tree,
+    mst_edges,
     pairwise_distances,
     rtd_lite_barcode,
     scale_distances,
@@ -37,7 +37,7 @@ def test_the_official_weights_quantiles_and_bars_agree(golden, which):
         assert distances.quantile(0.9).item() == pytest.approx(float(values[f"rtdlite_q_{role}"]), rel=1e-9)
     a, b = (scale_distances(raw[role], "quantile") for role in ("teacher", "student"))
     for name, matrix in (("teacher", a), ("student", b), ("min", torch.minimum(a, b))):
-        weight = edge_weights(matrix, matrix_tree(matrix)).sum().item()
+        weight = edge_weights(matrix, mst_edges(matrix[None])[0]).sum().item()
         assert weight == pytest.approx(float(values[f"rtdlite_mst_sum_{name}"]), rel=1e-9)
     for found, name in ((rtd_lite_barcode(a, b), "ts"), (rtd_lite_barcode(b, a), "st")):
         expected = np.asarray(sorted(values[f"rtdlite_bars_{name}"].tolist()))
@@ -84,10 +84,12 @@ def test_the_gradient_lives_on_the_students_own_tree():
     distances = pairwise_distances(student)
     distances.retain_grad()
     a = pairwise_distances(teacher)
-    weights = [edge_weights(m, matrix_tree(m)).sum() for m in (a, distances, torch.minimum(a, distances))]
+    weights = [
+        edge_weights(m, mst_edges(m[None])[0]).sum() for m in (a, distances, torch.minimum(a, distances))
+    ]
     ((weights[0] + weights[1]) / 2 - weights[2]).backward()
     touched = {tuple(sorted(pair)) for pair in distances.grad.nonzero().tolist()}
-    assert touched == set(map(tuple, matrix_tree(distances).tolist()))
+    assert touched == set(map(tuple, mst_edges(distances[None])[0].tolist()))
 
 
 class TestErrors:

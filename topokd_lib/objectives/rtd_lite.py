@@ -20,7 +20,7 @@ from topokd_lib.pair import Pair
 from topokd_lib.topology import (
     check_same_samples,
     edge_weights,
-    matrix_tree,
+    mst_edges,
     pairwise_distances,
     scale_distances,
 )
@@ -86,7 +86,7 @@ def rtd_lite_loss(
 
 
 def _weight(distances: Float[Tensor, "points points"]) -> Float[Tensor, ""]:
-    return edge_weights(distances, matrix_tree(distances)).sum()
+    return edge_weights(distances, mst_edges(distances[None])[0]).sum()
 
 
 class RTDLite(Objective):

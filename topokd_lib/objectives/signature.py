@@ -19,7 +19,7 @@ from topokd_lib.pair import Pair
 from topokd_lib.topology import (
     check_same_samples,
     edge_weights,
-    matrix_tree,
+    mst_edges,
     pairwise_distances,
     scale_distances,
 )
@@ -96,9 +96,9 @@ def signature_loss(
     target = scale_distances(pairwise_distances(teacher.detach()), units[1])
     trees = []
     if edges in ("both", "teacher"):
-        trees.append(matrix_tree(target))
+        trees.append(mst_edges(target[None])[0])
     if edges in ("both", "student"):
-        trees.append(matrix_tree(found))
+        trees.append(mst_edges(found[None])[0])
     gaps = [edge_weights(target, tree) - edge_weights(found, tree) for tree in trees]
     if variant == "torch_topological":
         return torch.stack([torch.linalg.vector_norm(gap) for gap in gaps]).sum() / 2

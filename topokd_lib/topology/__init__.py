@@ -16,7 +16,6 @@ from topokd_lib.topology.diagrams import PersistenceDiagrams
 from topokd_lib.topology.distance_matrices import (
     check_same_samples,
     edge_weights,
-    matrix_tree,
     pairwise_distances,
     scale_distances,
     scale_points,
@@ -73,7 +72,6 @@ __all__ = [
     "fit_ripsnet",
     "graph_diagrams",
     "h0_deaths",
-    "matrix_tree",
     "minimum_spanning_tree",
     "mst_edges",
     "optimal_matching",

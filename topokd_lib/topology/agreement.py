@@ -15,8 +15,8 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 from torch import Tensor
 
-from topokd_lib.topology.distance_matrices import matrix_tree, pairwise_distances
-from topokd_lib.topology.spanning_tree import check_points, h0_deaths
+from topokd_lib.topology.distance_matrices import pairwise_distances
+from topokd_lib.topology.spanning_tree import check_points, h0_deaths, mst_edges
 
 __all__ = ["CloudAgreement", "cloud_agreement"]
 
@@ -116,7 +116,7 @@ def _one(student: Tensor, teacher: Tensor, neighbours: int) -> tuple[float, floa
     ranks = [torch.from_numpy(rankdata(matrix[upper].cpu().numpy())) for matrix in (found, target)]
     correlation = float(torch.corrcoef(torch.stack(ranks))[0, 1])
     nearest = [_nearest(matrix, neighbours) for matrix in (found, target)]
-    tree, other = (set(map(tuple, matrix_tree(matrix).tolist())) for matrix in (target, found))
+    tree, other = (set(map(tuple, mst_edges(matrix[None])[0].tolist())) for matrix in (target, found))
     deaths, wanted = h0_deaths(student[None]), h0_deaths(teacher[None])
     mean_found, mean_target = found.mean(), target.mean()
     typical = wanted.mean()

@@ -1,20 +1,14 @@
-"""Two clouds of the same samples, compared through their distance matrices and the trees in them.
+"""Two clouds of the same samples, compared through their distance matrices.
 
 Row i of the teacher's cloud and row i of the student's are the same image. A distance matrix keeps this
 correspondence, which a persistence diagram forgets, and it forgets the space in which the cloud lies: clouds
 of different width need no connector.
-
-Reference:
-    J. B. Kruskal. On the shortest spanning subtree of a graph and the traveling salesman problem. 1956.
-    [kruskal1956shortest]
 """
 
 from typing import Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.sparse.csgraph import minimum_spanning_tree as scipy_tree
 from torch import Tensor
 
 from topokd_lib.errors import InvalidPoints
@@ -23,7 +17,6 @@ __all__ = [
     "SCALES",
     "check_same_samples",
     "edge_weights",
-    "matrix_tree",
     "pairwise_distances",
     "scale_distances",
     "scale_points",
@@ -126,30 +119,6 @@ def _unit(distances: Float[Tensor, "points points"], scale: str) -> Float[Tensor
         case _:
             raise ValueError(f"distances are divided by one of {', '.join(SCALES)}, got {scale!r}")
     return unit.clamp(min=torch.finfo(distances.dtype).tiny ** 0.5)
-
-
-def matrix_tree(distances: Float[Tensor, "points points"]) -> Int[Tensor, "edges 2"]:
-    """Edges (i, j), i < j, of the minimum spanning tree of a complete weighted graph, the shortest first.
-
-    Equal weights are ordered by (i, j), so that there is one tree, that of Kruskal's algorithm on sorted
-    pairs. The weights need not be distances of points, only symmetric; what lies below the diagonal is not
-    read.
-
-    Example:
-        >>> matrix_tree(torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]]))
-        tensor([[0, 1],
-                [0, 2]])
-    """
-    weights = distances.detach().cpu().double().numpy()
-    rows, columns = np.triu_indices(len(weights), k=1)
-    order = weights[rows, columns].argsort(kind="stable")
-    ranks = np.zeros_like(weights)
-    # SciPy takes a weight of 0 for no edge and breaks ties as it likes; ranks are positive and have no ties.
-    ranks[rows[order], columns[order]] = np.arange(1, len(order) + 1)
-    tree = scipy_tree(ranks, overwrite=True).tocoo()
-    by_rank = tree.data.argsort()
-    edges = np.stack([tree.row[by_rank], tree.col[by_rank]], axis=1).astype(np.int64)
-    return torch.from_numpy(np.sort(edges, axis=1)).to(distances.device)
 
 
 def edge_weights(

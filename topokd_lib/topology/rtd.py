@@ -18,10 +18,10 @@ from torch import Tensor
 from topokd_lib.topology.distance_matrices import (
     check_same_samples,
     edge_weights,
-    matrix_tree,
     pairwise_distances,
     scale_distances,
 )
+from topokd_lib.topology.spanning_tree import mst_edges
 
 __all__ = ["cross_barcode", "rtd1", "rtd_lite_barcode"]
 
@@ -123,9 +123,9 @@ def rtd_lite_barcode(
         Birth and death of every bar of positive length, in the order of birth.
     """
     union = torch.minimum(first, second)
-    tree, other = matrix_tree(union), matrix_tree(first).tolist()
+    tree, other = mst_edges(union[None])[0], mst_edges(first[None])[0].tolist()
     births, deaths = edge_weights(union, tree), []
-    lengths = edge_weights(first, matrix_tree(first))
+    lengths = edge_weights(first, mst_edges(first[None])[0])
     contracted: list[tuple[int, int]] = []
     for u, v in tree.tolist():
         deaths.append(lengths[_connecting(contracted, other, u, v, len(first))])
