@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from topokd_lib.data import EpochLoader, load_digits
-from topokd_lib.errors import FeatureNotFound
+from topokd_lib.errors import CheckpointError, FeatureNotFound
 from topokd_lib.models import Teacher, create_model
 from topokd_lib.prepare import RipsNetPlan, prepare_ripsnet, teacher_clouds
-from topokd_lib.topology import rips_diagrams
+from topokd_lib.topology import CHANGES, rips_diagrams
 
 PLAN = RipsNetPlan(clouds=40, epochs=3, resolution=(6, 5))
 
@@ -112,3 +112,55 @@ def test_plans_that_cannot_be_carried_out(teacher, loader):
         prepare_ripsnet(teacher, loader, replace(PLAN, feature="poled"))
     with pytest.raises(ValueError, match="clouds"):
         prepare_ripsnet(teacher, loader, replace(PLAN, clouds=1))
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("where", [("clouds", 21), ("training", 2)])
+def test_interrupted_work_goes_on_and_ends_the_same(where, artefact, teacher, loader, tmp_path, monkeypatch):
+    """Three whole parts of eight clouds are found again; the rest is made, and the result is the same."""
+    monkeypatch.setattr("topokd_lib.prepare.clouds._PART", 8)
+    work = tmp_path / "work"
+
+    def kill(stage, done, total):
+        if (stage, done) == where:
+            raise Killed
+
+    with pytest.raises(Killed):
+        prepare_ripsnet(teacher, loader, PLAN, progress=kill, work=work)
+    told = []
+    again = prepare_ripsnet(teacher, loader, PLAN, progress=lambda *t: told.append(t), work=work)
+    made = [done for stage, done, _ in told if stage == "clouds"]
+    assert made == (list(range(17, 41)) if where[0] == "clouds" else [])
+    assert again.report == artefact.report
+    for one, other in zip(again.network.parameters(), artefact.network.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_unfinished_work_of_another_plan_is_refused(teacher, loader, tmp_path):
+    work = tmp_path / "work"
+    prepare_ripsnet(teacher, loader, PLAN, work=work)
+    with pytest.raises(
+        CheckpointError, match=r"unfinished work on another RipsNet \(another plan\); delete it"
+    ):
+        prepare_ripsnet(teacher, loader, replace(PLAN, seed=1), work=work)
+    (work / "about.json").write_text("{")
+    with pytest.raises(CheckpointError, match="another teacher, batch_statistics, data"):
+        prepare_ripsnet(teacher, loader, PLAN, work=work)
+
+
+def test_a_part_that_cannot_be_read(teacher, loader, tmp_path, monkeypatch):
+    monkeypatch.setattr("topokd_lib.prepare.clouds._PART", 8)
+    (tmp_path / "clouds-00000.safetensors").write_bytes(b"half")
+    with pytest.raises(CheckpointError, match=r"cannot read the clouds in .*clouds-00000.*delete"):
+        teacher_clouds(teacher, loader, feature="pooled", clouds=8, parts=tmp_path)
+
+
+def test_the_report_tells_what_moves_the_image(artefact):
+    for name in CHANGES:
+        assert artefact.report[f"change_{name}"] >= 0
+    for name in CHANGES[:3]:
+        assert artefact.report[f"exact_change_{name}"] < 1e-6
+    assert artefact.provenance["batch_statistics"] == "False"

@@ -116,6 +116,15 @@ def test_rows_that_are_equal():
     assert any("of the weight of the teacher's bars is outside" in warning for warning in health.warnings)
 
 
+def test_features_that_are_the_same_for_all_images(teacher, image):
+    dead = teacher.clone()
+    dead[..., :3] = 0
+    health = topology_health(dead, teacher, image)
+    assert health.dead_features == 3 / 8
+    assert any("38% of the student's features are the same for all images" in w for w in health.warnings)
+    assert topology_health(teacher, teacher, image).dead_features == 0
+
+
 def test_clouds_without_a_bar(teacher, image):
     health = topology_health(torch.ones(4, 24, 8), teacher, image)
     assert (health.gradient_coverage, health.student_coverage, health.student_lost_mass) == (0, 0, 1)
@@ -212,7 +221,8 @@ def test_report_reads_as_lines(teacher, image):
     lines = str(topology_health(teacher / 20, teacher, image)).splitlines()
     assert lines[0] == "points with gradient           0%"
     assert lines[1] == "bars inside, student           0%"
-    assert lines[5] == "flat axes                      birth"
+    assert lines[5] == "dead features, student         0%"
+    assert lines[6] == "flat axes                      birth"
     assert sum(line.startswith("warning: ") for line in lines) == 3
 
 

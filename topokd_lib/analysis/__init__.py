@@ -4,7 +4,7 @@ Does the student look like the teacher, and in what; and what do others say of t
 """
 
 from topokd_lib.analysis.approximation import ErrorBudget, error_budget, error_table
-from topokd_lib.analysis.comparison import Comparison, clouds_of_test_images, compare, shape_agreement
+from topokd_lib.analysis.comparison import Comparison, compare, shape_agreement
 from topokd_lib.analysis.free_cloud import (
     FreeCloud,
     free_cloud,
@@ -48,7 +48,6 @@ __all__ = [
     "RunResult",
     "Source",
     "Spread",
-    "clouds_of_test_images",
     "compare",
     "error_budget",
     "error_table",

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from topokd_lib.analysis.comparison import clouds_of_test_images
 from topokd_lib.data import EpochLoader
 from topokd_lib.models import FeatureModel, Teacher
+from topokd_lib.prepare import clouds_of_test_images
 from topokd_lib.topology import RipsNetArtefact, rips_diagrams
 
 __all__ = ["ErrorBudget", "error_budget", "error_table"]

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from topokd_lib.data import EpochLoader
 from topokd_lib.models import FeatureModel, Teacher
-from topokd_lib.objectives import feature_cloud
+from topokd_lib.prepare import clouds_of_test_images
 from topokd_lib.topology import CloudAgreement, PersistenceImage, cloud_agreement, h0_deaths, rips_diagrams
 
-__all__ = ["Comparison", "clouds_of_test_images", "compare", "scaled_deaths", "shape_agreement"]
+__all__ = ["Comparison", "compare", "scaled_deaths", "shape_agreement"]
 
 
 @dataclass(frozen=True)
@@ -105,39 +105,3 @@ def shape_agreement(
     """
     students, teachers, _ = clouds_of_test_images(student, teacher, loader, feature=feature)
     return cloud_agreement(students, teachers, neighbours=neighbours)
-
-
-@torch.no_grad()
-def clouds_of_test_images(
-    student: FeatureModel, teacher: Teacher, loader: EpochLoader, *, feature: str = "pooled"
-) -> tuple[Float[Tensor, "clouds points student_dim"], Float[Tensor, "clouds points teacher_dim"], float]:
-    """Clouds of both networks of the same test images, and the share of images they classify alike.
-
-    Args:
-        student: Left in evaluation mode.
-        teacher: Any width.
-        loader: Gives the test images; its batch size is the number of points of a cloud. Those that do not
-            fill a last cloud count for the agreement only.
-        feature: Name of the feature in both networks.
-
-    Raises:
-        FeatureNotFound: If a network does not offer the feature.
-        ValueError: If there are fewer test images than points in a cloud.
-    """
-    student.eval()
-    same = total = 0
-    seen, taught = [], []
-    for batch in loader.test_batches():
-        said, meant = student.extract(batch.images, [feature]), teacher(batch, [feature])
-        same += int((said.logits.argmax(dim=1) == meant.logits.argmax(dim=1)).sum())
-        total += len(batch)
-        seen.append(feature_cloud(said[feature])[0])
-        taught.append(feature_cloud(meant[feature])[0])
-    size = loader.batch_size
-    count = total // size
-    if count == 0:
-        raise ValueError(f"a cloud has {size} points, and there are {total} test images; lower batch_size")
-    students, teachers = (
-        torch.cat(parts)[: count * size].unflatten(0, (count, size)) for parts in (seen, taught)
-    )
-    return students, teachers, same / total

@@ -44,6 +44,8 @@ COMMANDS = {
     "sweep": Command("run many recipes, pairs and seeds as a queue that survives a kill", "sweep.sweep"),
     "estimate": Command("time a few steps of every run of a sweep, and say what all will take", "sweep.cost"),
     "table": Command("a table of results: mean ± sd over seeds, paired differences", "results.table"),
+    "calibrate": Command("the weight at which a term pulls as hard as another", "analysis.calibrate"),
+    "free-clouds": Command("what each loss asks of points that are free to move", "analysis.free_clouds"),
     "recipes": Command("list recipes, models and objectives", "listing.recipes"),
     "models": Command(
         "list models with their parameters, multiply-accumulates and feature shapes", "listing.models"

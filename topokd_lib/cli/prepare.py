@@ -5,6 +5,7 @@ from contextlib import closing
 from topokd_lib.cli.parser import Stages, new_parser
 from topokd_lib.recipes import RipsNetRecipe, run_ripsnet_recipe
 from topokd_lib.recipes.load import add_recipe_options, build_recipe, parse_recipe
+from topokd_lib.topology import CHANGES
 
 __all__ = ["prepare_ripsnet"]
 
@@ -21,5 +22,10 @@ def prepare_ripsnet(words: list[str]) -> None:
         f"{recipe.artefact}: RipsNet for {artefact.teacher} {artefact.feature!r}, clouds of "
         f"{artefact.cloud_size} points\n"
         f"validation error {report['validation_mse']:.5f}, of a constant image "
-        f"{report['constant_mse']:.5f}, R² {report['r2']:.3f}"
+        f"{report['constant_mse']:.5f}, R² {report['r2']:.3f}\n"
+        f"change of the image, RipsNet's and exact:\n"
+        + "\n".join(
+            f"  {name:<24}{report[f'change_{name}']:10.5f}{report[f'exact_change_{name}']:10.5f}"
+            for name in CHANGES
+        )
     )

@@ -128,7 +128,7 @@ class TopKD(Objective):
         """Persistence images of clouds in the teacher's feature space, one row each."""
         if self.ripsnet is not None:
             return torch.as_tensor(self.ripsnet(clouds))
-        return torch.as_tensor(self.exact(self._scaled(clouds)))
+        return torch.as_tensor(self.exact(self.scaled(clouds)))
 
     def forward(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> Float[Tensor, ""]:
         target = self._target(teacher)  # first, because the teacher says what the images are
@@ -138,7 +138,7 @@ class TopKD(Objective):
     @torch.no_grad()
     def _target(self, teacher: ModelOutput) -> Float[Tensor, "1 pixels"]:
         cloud = feature_cloud(teacher[self.teacher_feature])
-        refitted = self.ripsnet is None and self.exact.observe(self._scaled(cloud))
+        refitted = self.ripsnet is None and self.exact.observe(self.scaled(cloud))
         images = self.images(cloud)
         if self.mean_target is None:
             return images
@@ -146,7 +146,8 @@ class TopKD(Objective):
             self.mean_target.restart()
         return torch.as_tensor(self.mean_target(images))
 
-    def _scaled(self, clouds: Float[Tensor, "clouds points dim"]) -> Float[Tensor, "clouds points dim"]:
+    def scaled(self, clouds: Float[Tensor, "clouds points dim"]) -> Float[Tensor, "clouds points dim"]:
+        """Clouds in the unit in which exact images are drawn."""
         return torch.stack([scale_points(cloud, self.normalise) for cloud in clouds])
 
 

@@ -1,6 +1,6 @@
 """What is computed before training and kept as an artefact."""
 
-from topokd_lib.prepare.clouds import teacher_clouds
+from topokd_lib.prepare.clouds import clouds_of_test_images, teacher_clouds
 from topokd_lib.prepare.ripsnet import RipsNetPlan, prepare_ripsnet
 
-__all__ = ["RipsNetPlan", "prepare_ripsnet", "teacher_clouds"]
+__all__ = ["RipsNetPlan", "clouds_of_test_images", "prepare_ripsnet", "teacher_clouds"]

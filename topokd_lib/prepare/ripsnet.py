@@ -10,20 +10,25 @@ Differs from:
     25,000 epochs; both are arguments here.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import torch
 
+from topokd_lib import __version__
 from topokd_lib.data import EpochLoader
+from topokd_lib.errors import CheckpointError
 from topokd_lib.models import Teacher
 from topokd_lib.prepare.clouds import teacher_clouds
 from topokd_lib.topology import (
     PersistenceImage,
     RipsNet,
     RipsNetArtefact,
+    examine_ripsnet,
     fit_ripsnet,
     rips_diagrams,
 )
@@ -31,6 +36,9 @@ from topokd_lib.topology import (
 __all__ = ["RipsNetPlan", "prepare_ripsnet"]
 
 Progress = Callable[[str, int, int], None]
+
+_EXAMINED = 128
+"""Clouds that were not trained on and are rotated, moved and disturbed for the report."""
 
 
 @dataclass
@@ -70,6 +78,7 @@ def prepare_ripsnet(
     plan: RipsNetPlan,
     *,
     progress: Progress | None = None,
+    work: Path | None = None,
 ) -> RipsNetArtefact:
     """Train a RipsNet on a teacher's clouds and pack it with all that is needed to use it.
 
@@ -78,19 +87,29 @@ def prepare_ripsnet(
         loader: Gives the minibatches.
         plan: All choices.
         progress: Called with (stage, done, total).
+        work: A folder for clouds and the state of the training. If the work is interrupted, the same call
+            goes on from there; the caller removes it when all is done.
 
     Raises:
         FeatureNotFound: If the teacher offers no such feature.
         ValueError: If the plan cannot be carried out, for instance with too few clouds.
+        CheckpointError: If the folder is that of other work, or damaged.
     """
 
     def tell(stage: str, done: int, total: int) -> None:
         if progress is not None:
             progress(stage, done, total)
 
+    if work is not None:
+        _claim(work, teacher, loader, plan)
     source = teacher.with_batch_statistics() if plan.batch_statistics else teacher
     clouds = teacher_clouds(
-        source, loader, feature=plan.feature, clouds=plan.clouds, progress=partial(tell, "clouds")
+        source,
+        loader,
+        feature=plan.feature,
+        clouds=plan.clouds,
+        progress=partial(tell, "clouds"),
+        parts=work,
     )
     with torch.no_grad():
         (diagrams,) = rips_diagrams(clouds, dimensions=(plan.dimension,))
@@ -111,7 +130,10 @@ def prepare_ripsnet(
         standardise=plan.standardise,
         seed=plan.seed,
         progress=lambda epoch, *_: tell("training", epoch + 1, plan.epochs),
+        state=None if work is None else work / "training.pt",
     )
+    held_out = clouds[-min(_EXAMINED, max(1, len(clouds) // 4)) :]
+    changes = examine_ripsnet(network.eval(), image, held_out, dimension=plan.dimension)
     return RipsNetArtefact(
         network=network,
         image=image,
@@ -120,6 +142,41 @@ def prepare_ripsnet(
         teacher_fingerprint=teacher.fingerprint(),
         feature=plan.feature,
         cloud_size=clouds.shape[1],
-        report={name: float(value) for name, value in asdict(report).items()},
-        provenance={"data": loader.data.name, "data_fingerprint": loader.data.fingerprint()},
+        report={name: float(value) for name, value in asdict(report).items()}
+        | {f"change_{change.name}": change.estimated for change in changes}
+        | {f"exact_change_{change.name}": change.exact for change in changes},
+        provenance={
+            "data": loader.data.name,
+            "data_fingerprint": loader.data.fingerprint(),
+            "batch_statistics": str(plan.batch_statistics),
+            "seed": str(plan.seed),
+            "library": __version__,
+        },
     )
+
+
+def _claim(work: Path, teacher: Teacher, loader: EpochLoader, plan: RipsNetPlan) -> None:
+    """Write down what the folder is for, or compare."""
+    settings = {name: value for name, value in asdict(plan).items() if name not in ("epochs", "patience")}
+    identity = {
+        "teacher": teacher.fingerprint(),
+        "batch_statistics": teacher.batch_statistics,
+        "data": loader.data.fingerprint(),
+        "batch_size": loader.batch_size,
+        "augment": loader.augment,
+        "plan": settings | {"resolution": list(plan.resolution)},
+    }
+    path = work / "about.json"
+    if not path.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(identity, indent=1), encoding="utf-8")
+        return
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        known = {}
+    if different := [name for name, value in identity.items() if known.get(name) != value]:
+        raise CheckpointError(
+            f"{work} holds unfinished work on another RipsNet (another {', '.join(different)}); delete it "
+            f"to begin anew, or choose another artefact"
+        )

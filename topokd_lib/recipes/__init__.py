@@ -1,9 +1,10 @@
 """Experiments as data: recipes, and what carries them out."""
 
+from topokd_lib.recipes.calibrate import Calibration, calibrate
 from topokd_lib.recipes.files import find_recipe, recipe_names, recipe_title
 from topokd_lib.recipes.load import load_recipe
 from topokd_lib.recipes.pairs import BenchmarkPair, benchmark_pairs
-from topokd_lib.recipes.recipe import DataSpec, Recipe, RipsNetRecipe, TeacherSpec, Term
+from topokd_lib.recipes.recipe import DataSpec, DiagnosticsSpec, Recipe, RipsNetRecipe, TeacherSpec, Term
 from topokd_lib.recipes.run import (
     assemble,
     default_directory,
@@ -16,13 +17,16 @@ from topokd_lib.recipes.stand_ins import stand_in_options
 
 __all__ = [
     "BenchmarkPair",
+    "Calibration",
     "DataSpec",
+    "DiagnosticsSpec",
     "Recipe",
     "RipsNetRecipe",
     "TeacherSpec",
     "Term",
     "assemble",
     "benchmark_pairs",
+    "calibrate",
     "default_directory",
     "evaluate_run",
     "find_recipe",

@@ -15,7 +15,7 @@ from topokd_lib.pair import Pair
 from topokd_lib.prepare import RipsNetPlan
 from topokd_lib.training import EngineSpec, Schedule, load_student
 
-__all__ = ["DataSpec", "Recipe", "RipsNetRecipe", "TeacherSpec", "Term"]
+__all__ = ["DataSpec", "DiagnosticsSpec", "Recipe", "RipsNetRecipe", "TeacherSpec", "Term"]
 
 
 @dataclass
@@ -99,6 +99,25 @@ class Term:
 
 
 @dataclass
+class DiagnosticsSpec:
+    """What the log tells of each epoch beside the losses; nothing by default.
+
+    Args:
+        gradients_every: Steps between two measurements of how hard each term pulls at the student's
+            embedding, 0 for none: norm, share of the reference's, and cosine.
+        reference: The term that the others are compared with; the first if none is named.
+        feature: The embedding.
+        shape: After every epoch, how alike the clouds of test images are in both networks, and whether each
+            TopKD term is in good health.
+    """
+
+    gradients_every: int = 0
+    reference: str | None = None
+    feature: str = "pooled"
+    shape: bool = False
+
+
+@dataclass
 class Recipe:
     """One training run.
 
@@ -109,6 +128,7 @@ class Recipe:
         teacher: Which network teaches; ``None`` for ordinary training.
         schedule: Epochs, learning rate and its decay.
         engine: Devices and precision.
+        diagnostics: What the log tells beside the losses.
         seed: Of initialisation, order and augmentation.
     """
 
@@ -118,6 +138,7 @@ class Recipe:
     teacher: TeacherSpec | None = None
     schedule: Schedule = field(default_factory=Schedule)
     engine: EngineSpec = field(default_factory=EngineSpec)
+    diagnostics: DiagnosticsSpec = field(default_factory=DiagnosticsSpec)
     seed: int = 0
 
     def objective(self, pair: Pair) -> WeightedSum:

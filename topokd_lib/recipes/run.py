@@ -1,5 +1,6 @@
 """Carry out a recipe: build what it names, check it, train, and keep the record."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -18,11 +19,13 @@ from topokd_lib.outputs import Batch
 from topokd_lib.pair import Pair
 from topokd_lib.prepare import prepare_ripsnet
 from topokd_lib.prepare.ripsnet import Progress
+from topokd_lib.recipes.diagnostics import build_diagnostics
 from topokd_lib.recipes.files import recipe_names
 from topokd_lib.recipes.load import load_recipe
 from topokd_lib.recipes.recipe import Recipe, RipsNetRecipe
 from topokd_lib.topology import RipsNetArtefact
 from topokd_lib.training import (
+    Diagnostics,
     EngineSpec,
     Evaluation,
     History,
@@ -55,6 +58,7 @@ class Assembly:
     student: FeatureModel
     teacher: Teacher | None
     objective: WeightedSum
+    diagnostics: Diagnostics
 
 
 def assemble(recipe: Recipe, fabric: Fabric | None = None) -> Assembly:
@@ -86,7 +90,9 @@ def assemble(recipe: Recipe, fabric: Fabric | None = None) -> Assembly:
             train_labels=data.train_labels,
             batch_size=recipe.data.batch_size,
         )
-        return Assembly(data, loader, student, teacher, recipe.objective(pair))
+        objective = recipe.objective(pair)
+        diagnostics = build_diagnostics(recipe.diagnostics, student, teacher, objective, loader)
+        return Assembly(data, loader, student, teacher, objective, diagnostics)
 
 
 @contextmanager
@@ -142,6 +148,7 @@ def run_recipe(recipe: Recipe, text: str, directory: Path, *, progress: bool = T
                 run,
                 seed=recipe.seed,
                 progress=progress,
+                diagnostics=parts.diagnostics,
             )
     record = run.record
     assert record is not None  # fit writes it last
@@ -184,24 +191,30 @@ def rehearse(recipe: Recipe, *, steps: int = 2) -> History:
         None,
         seed=recipe.seed,
         progress=False,
+        diagnostics=parts.diagnostics,
     )
 
 
 def run_ripsnet_recipe(recipe: RipsNetRecipe, *, progress: Progress | None = None) -> RipsNetArtefact:
     """Prepare a RipsNet as the recipe says, and write its artefact.
 
+    Until it is finished, what is done lies beside the artefact in a folder with the ending ``.unfinished``;
+    after an interruption the same call goes on from there.
+
     Raises:
         UnknownName: If the data set does not exist.
-        CheckpointError: If the teacher's weights cannot be read.
+        CheckpointError: If the teacher's weights cannot be read, or the folder is that of another recipe.
         RecipeError: If the plan cannot be carried out, or the artefact could not be written.
     """
     _require_writable(recipe.artefact)
+    work = recipe.artefact.with_name(f"{recipe.artefact.name}.unfinished")
     with _the_recipe_is_at_fault():
         data = recipe.data.load()
         teacher = recipe.teacher.load(data)
         loader = recipe.data.loader(data, seed=recipe.plan.seed)
-        artefact = prepare_ripsnet(teacher, loader, recipe.plan, progress=progress)
+        artefact = prepare_ripsnet(teacher, loader, recipe.plan, progress=progress, work=work)
     artefact.save(recipe.artefact)
+    shutil.rmtree(work)
     return artefact
 
 

@@ -34,6 +34,7 @@ from topokd_lib.topology.landscapes import persistence_landscape, persistence_si
 from topokd_lib.topology.reduction import Reduction, reduce_boundary
 from topokd_lib.topology.rips import rips_diagrams
 from topokd_lib.topology.ripsnet import RipsNet, RipsNetArtefact, RipsNetReport, fit_ripsnet
+from topokd_lib.topology.ripsnet_checks import CHANGES, ImageChange, Robustness, examine_ripsnet, robustness
 from topokd_lib.topology.rtd import cross_barcode, rtd1, rtd_lite_barcode
 from topokd_lib.topology.signals import signal_diagrams
 from topokd_lib.topology.spanning_tree import (
@@ -45,8 +46,10 @@ from topokd_lib.topology.spanning_tree import (
 )
 
 __all__ = [
+    "CHANGES",
     "CloudAgreement",
     "FilteredComplex",
+    "ImageChange",
     "PersistenceDiagrams",
     "PersistenceImage",
     "Reduction",
@@ -54,6 +57,7 @@ __all__ = [
     "RipsNetArtefact",
     "RipsNetHealth",
     "RipsNetReport",
+    "Robustness",
     "TopologyHealth",
     "alpha_diagrams",
     "betti_curve",
@@ -68,6 +72,7 @@ __all__ = [
     "cubical_diagrams",
     "edge_lengths",
     "edge_weights",
+    "examine_ripsnet",
     "faces",
     "fit_ripsnet",
     "graph_diagrams",
@@ -82,6 +87,7 @@ __all__ = [
     "rank_mod_2",
     "reduce_boundary",
     "rips_diagrams",
+    "robustness",
     "rtd1",
     "rtd_lite_barcode",
     "scale_distances",

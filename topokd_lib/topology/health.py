@@ -31,6 +31,9 @@ _FLAT = 1e-6
 _MOST_LOST = 0.6
 """More than a bar on the border loses, which half of all images have."""
 
+_MOST_DEAD = 0.25
+"""Trained networks have some dead units; a quarter is a sign that training went wrong."""
+
 _FAR = 40.0
 """Bandwidths after which a Gaussian is 0 in double precision."""
 
@@ -67,6 +70,8 @@ class TopologyHealth:
         student_lost_mass: Share of the weight of the student's Gaussians that lies outside the ranges; 1 if
             there is no weight at all. A bar on the border loses half of its own.
         teacher_lost_mass: The same for the teacher.
+        dead_features: Share of the student's coordinates that are the same for all its points, as units are
+            that a ReLU holds at 0: they keep no two images apart.
         flat_axes: Axes along which the teacher's images do not change, as births in dimension 0.
         ripsnet: RipsNet against the exact images, if there is one.
         warnings: One sentence for each thing that is wrong; none if all is well.
@@ -77,6 +82,7 @@ class TopologyHealth:
     teacher_coverage: float
     student_lost_mass: float
     teacher_lost_mass: float
+    dead_features: float
     flat_axes: tuple[str, ...]
     ripsnet: RipsNetHealth | None
     warnings: tuple[str, ...]
@@ -94,6 +100,7 @@ class TopologyHealth:
             f"bars inside, teacher           {self.teacher_coverage:.0%}",
             f"weight outside, student        {self.student_lost_mass:.0%}",
             f"weight outside, teacher        {self.teacher_lost_mass:.0%}",
+            f"dead features, student         {self.dead_features:.0%}",
             f"flat axes                      {', '.join(self.flat_axes) or 'none'}",
         ]
         if self.ripsnet is not None:
@@ -168,6 +175,7 @@ def topology_health(
         teacher_coverage=_coverage(teacher_diagrams, image),
         student_lost_mass=_lost_mass(student_diagrams, image),
         teacher_lost_mass=_lost_mass(teacher_diagrams, image),
+        dead_features=_dead_features(student.detach()),
         flat_axes=_flat_axes(teacher_image.detach()),
         ripsnet=answers,
         warnings=(),
@@ -189,6 +197,11 @@ def _gradient_coverage(student: Tensor, seen: Tensor, target: Tensor, image: Per
     change = squares.sqrt() * image.bandwidth
     size = torch.linalg.vector_norm(target, dim=(1, 2)).mean()
     return float((change > _REACTS * size).double().mean())
+
+
+def _dead_features(clouds: Tensor) -> float:
+    points = clouds.flatten(0, 1)
+    return float((points == points[:1]).all(dim=0).double().mean())
 
 
 def _flat_axes(target: Tensor) -> tuple[str, ...]:
@@ -284,6 +297,11 @@ def _warnings(health: TopologyHealth, image: PersistenceImage, bars: tuple[int, 
         found.append(
             f"only {health.gradient_coverage:.0%} of the student's points receive gradient from the exact "
             f"image; sorted_deaths_distance has no window and does not lose it"
+        )
+    if health.dead_features > _MOST_DEAD:
+        found.append(
+            f"{health.dead_features:.0%} of the student's features are the same for all images: dead units, "
+            f"which no loss on these features brings back"
         )
     for axis in health.flat_axes:
         what, equal = ("columns", 1) if axis == "birth" else ("rows", 0)

@@ -11,6 +11,8 @@ import copy
 import json
 import math
 import os
+import pickle
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -185,6 +187,8 @@ def fit_ripsnet(
     standardise: bool = True,
     seed: int = 0,
     progress: Callable[[int, float, float], None] | None = None,
+    state: Path | None = None,
+    save_every: float = 10.0,
 ) -> RipsNetReport:
     """Train ``network`` to answer ``images`` for ``clouds``, and leave it with its best weights.
 
@@ -206,11 +210,15 @@ def fit_ripsnet(
             coordinate (the official code does not).
         seed: Of the order of the batches.
         progress: Called after every epoch with its number from 0, training and validation error.
+        state: A file that holds where the training is, to go on there if it is interrupted: to the last bit
+            on a CPU. It belongs to these data, arguments and initial weights.
+        save_every: Seconds between two writings of the state.
 
     Raises:
         ValueError: If clouds, images and network do not fit, the images are out of the network's reach, or
             the validation part would be empty or without variation.
         TrainingDiverged: If the error stops being finite.
+        CheckpointError: If the state cannot be read, or is that of another training.
     """
     if min(epochs, batch_size, patience) < 1:
         raise ValueError(
@@ -247,8 +255,21 @@ def fit_ripsnet(
     optimiser = torch.optim.Adamax(network.parameters(), lr=learning_rate)
     best_epoch, best_train_mse, best_validation_mse = -1, math.inf, math.inf
     best_weights: dict[str, Tensor] = {}
-    epoch = 0
-    for epoch in range(epochs):
+    identity: list[float] = []
+    if state is not None:
+        identity = _training_identity(network, clouds, images, learning_rate, batch_size, training, seed)
+    epoch, first = -1, 0
+    if state is not None and state.exists():
+        saved = _read_state(state, identity)
+        network.load_state_dict(saved["network"])
+        optimiser.load_state_dict(saved["optimiser"])
+        generator.set_state(saved["generator"])
+        best_epoch, best_train_mse, best_validation_mse = saved["best"]
+        best_weights, epoch = saved["best_weights"], saved["epoch"]
+        first = epoch + 1
+    written = time.monotonic()
+    stopped = epoch - best_epoch >= patience
+    for epoch in range(first, first if stopped else epochs):
         network.train()
         errors = []
         for indices in batches(torch.randperm(training, generator=generator)):
@@ -271,7 +292,19 @@ def fit_ripsnet(
         if validation_mse < best_validation_mse - _MIN_DELTA:
             best_epoch, best_train_mse, best_validation_mse = epoch, train_mse, validation_mse
             best_weights = copy.deepcopy(network.state_dict())
-        elif epoch - best_epoch >= patience:
+        if state is not None and time.monotonic() - written >= save_every:
+            present = {
+                "identity": identity,
+                "network": network.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "generator": generator.get_state(),
+                "best": (best_epoch, best_train_mse, best_validation_mse),
+                "best_weights": best_weights,
+                "epoch": epoch,
+            }
+            _write_state(state, present)
+            written = time.monotonic()
+        if epoch - best_epoch >= patience:
             break
     network.load_state_dict(best_weights)
     return RipsNetReport(
@@ -282,6 +315,47 @@ def fit_ripsnet(
         best_epoch=best_epoch,
         epochs_run=epoch + 1,
     )
+
+
+def _training_identity(
+    network: RipsNet,
+    clouds: Tensor,
+    images: Tensor,
+    learning_rate: float,
+    batch_size: int,
+    training: int,
+    seed: int,
+) -> list[float]:
+    """Numbers that are the same only for the same training; a sum sees every changed cloud and weight."""
+    parts = (clouds, images, *network.state_dict().values())
+    sums = [float(part.double().sum()) for part in parts]
+    return [*map(float, (*clouds.shape, images.shape[1], learning_rate, batch_size, training, seed)), *sums]
+
+
+def _read_state(path: Path, identity: list[float]) -> dict[str, Any]:
+    try:
+        saved: dict[str, Any] = torch.load(path, weights_only=True)
+        same = saved["identity"] == identity
+    except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError, TypeError) as error:
+        raise CheckpointError(
+            f"cannot read {path}, where a RipsNet's training stood ({error}); delete it"
+        ) from error
+    if not same:
+        raise CheckpointError(
+            f"{path} is where the training of another RipsNet stood, with other clouds or settings; delete "
+            f"it to begin anew, or name another place"
+        )
+    return saved
+
+
+def _write_state(path: Path, state: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        torch.save(state, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _check_data(network: RipsNet, clouds: Tensor, images: Tensor) -> None:
