@@ -147,6 +147,7 @@ class ToyData:
 
     name = "toy"
     normalisation = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    skipped = ()
 
     def __init__(self, fingerprint: str = "0123456789abcdef") -> None:
         self._fingerprint = fingerprint

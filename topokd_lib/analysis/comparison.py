@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from topokd_lib.data import EpochLoader
+from topokd_lib.data import EpochLoader, StreamLoader
 from topokd_lib.models import FeatureModel, Teacher
 from topokd_lib.prepare import clouds_of_test_images
 from topokd_lib.topology import CloudAgreement, PersistenceImage, cloud_agreement, h0_deaths, rips_diagrams
@@ -49,7 +49,7 @@ def scaled_deaths(
 def compare(
     student: FeatureModel,
     teacher: Teacher,
-    loader: EpochLoader,
+    loader: EpochLoader | StreamLoader,
     *,
     image: PersistenceImage,
     feature: str = "pooled",

@@ -5,10 +5,13 @@ from collections.abc import Callable
 
 from topokd_lib.data.cifar import load_cifar10, load_cifar100, load_image_folder
 from topokd_lib.data.digits import load_digits
+from topokd_lib.data.encoded import StreamedImages
 from topokd_lib.data.image_data import ImageData, normalise
+from topokd_lib.data.imagenet import load_imagenet
 from topokd_lib.data.loaders import EpochLoader
 from topokd_lib.data.noise import load_noise
 from topokd_lib.data.shapes import BETTI, load_shapes, sample_cloud
+from topokd_lib.data.streaming import StreamLoader
 from topokd_lib.errors import did_you_mean, require_name
 
 __all__ = [
@@ -16,29 +19,33 @@ __all__ = [
     "DATA",
     "EpochLoader",
     "ImageData",
+    "StreamLoader",
+    "StreamedImages",
     "load_cifar10",
     "load_cifar100",
     "load_data",
     "load_digits",
     "load_image_folder",
     "load_noise",
+    "load_imagenet",
     "load_shapes",
     "normalise",
     "sample_cloud",
 ]
 
-DATA: dict[str, Callable[..., ImageData]] = {
+DATA: dict[str, Callable[..., ImageData | StreamedImages]] = {
     "digits": load_digits,
     "shapes": load_shapes,
     "cifar10": load_cifar10,
     "cifar100": load_cifar100,
     "image-folder": load_image_folder,
     "noise": load_noise,
+    "imagenet": load_imagenet,
 }
 """Every data set by name; the options of each are the keyword arguments of its function."""
 
 
-def load_data(name: str, **options: object) -> ImageData:
+def load_data(name: str, **options: object) -> ImageData | StreamedImages:
     """Load a data set by name.
 
     Raises:

@@ -1,7 +1,8 @@
 """A data set of images that fits in memory, complete and checked."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from jaxtyping import Float, Int64, UInt8
@@ -24,6 +25,7 @@ class ImageData:
         test_labels: Class numbers of the test images.
         classes: Name of each class.
         normalisation: What batches are normalised with, one mean and standard deviation per channel.
+        skipped: Images that were left out because they are damaged.
 
     Raises:
         TypeError: If images are not ``uint8`` or labels not ``int64``.
@@ -37,6 +39,7 @@ class ImageData:
     test_labels: Int64[Tensor, " test"]
     classes: tuple[str, ...]
     normalisation: Normalisation
+    skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._check("training", self.train_images, self.train_labels)
@@ -62,6 +65,14 @@ class ImageData:
         """Channels, height and width of one image."""
         channels, height, width = self.train_images.shape[1:]
         return channels, height, width
+
+    def to(self, device: torch.device | str) -> "ImageData":
+        """The same with its tensors on ``device``; itself if they are there."""
+        device = torch.device(device)
+        if device == self.train_images.device:
+            return self
+        parts = ("train_images", "train_labels", "test_images", "test_labels")
+        return replace(self, **{part: getattr(self, part).to(device) for part in parts})
 
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that change with any pixel, label, class name or normalisation."""
@@ -104,9 +115,15 @@ def normalise(
         >>> normalise(white, Normalisation((0.5,), (0.25,))).item()
         2.0
     """
-    mean = torch.tensor(normalisation.mean, device=images.device)[:, None, None]
-    std = torch.tensor(normalisation.std, device=images.device)[:, None, None]
+    mean, std = _constants(normalisation, images.device)
     return images.float().div_(255).sub_(mean).div_(std)
+
+
+@cache
+def _constants(normalisation: Normalisation, device: torch.device) -> tuple[Tensor, Tensor]:
+    """On the device once and for all; a copy in every step would make it wait."""
+    mean, std = torch.tensor(normalisation.mean), torch.tensor(normalisation.std)
+    return mean[:, None, None].to(device), std[:, None, None].to(device)
 
 
 def measure_normalisation(images: UInt8[Tensor, "batch channels height width"]) -> Normalisation:

@@ -2,11 +2,9 @@
 
 from collections.abc import Iterator
 
-import numpy as np
-import torch
-
 from topokd_lib.data.augment import AUGMENTATIONS, Views, crop_padding
 from topokd_lib.data.image_data import ImageData, normalise
+from topokd_lib.data.shares import Shares
 from topokd_lib.errors import require_name
 from topokd_lib.outputs import Batch
 
@@ -45,29 +43,17 @@ class EpochLoader:
         world_size: int = 1,
     ) -> None:
         require_name("augmentation", augment, AUGMENTATIONS)
-        if batch_size < 1:
-            raise ValueError(f"a batch holds at least one image, got batch_size={batch_size}")
-        if seed < 0:
-            raise ValueError(f"a seed must not be negative, got seed={seed}")
-        if not 0 <= rank < world_size:
-            raise ValueError(f"the rank counts devices from 0, got rank={rank} of world_size={world_size}")
-        available = len(data.train_labels)
-        if batch_size * world_size > available:
-            raise ValueError(
-                f"one step needs {batch_size * world_size} training images ({batch_size} on each of "
-                f"{world_size} device(s)), {data.name} has {available}; choose a smaller batch_size"
-            )
         self.data = data
         self.batch_size = batch_size
         self.augment = augment
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
+        self.shares = Shares(
+            data.name, len(data.train_labels), len(data.test_labels), batch_size, seed, rank, world_size
+        )
 
     @property
     def steps_per_epoch(self) -> int:
         """Training batches per epoch, the same on every rank."""
-        return len(self.data.train_labels) // (self.batch_size * self.world_size)
+        return self.shares.steps_per_epoch
 
     def train_batches(self, epoch: int) -> Iterator[Batch]:
         """Full batches of this rank's share of epoch ``epoch``, counted from 0.
@@ -78,15 +64,12 @@ class EpochLoader:
         Raises:
             ValueError: If ``epoch`` is negative.
         """
-        if epoch < 0:
-            raise ValueError(f"epochs are counted from 0, got epoch={epoch}")
         images, labels = self.data.train_images, self.data.train_labels
         padding = crop_padding(*self.data.image_shape[1:])
-        rng = np.random.default_rng((self.seed, epoch))
-        order = torch.from_numpy(rng.permutation(len(labels)).astype(np.int64))
+        rng = self.shares.rng(epoch)
+        steps = self.shares.train_steps(rng)
         views = Views.draw(len(labels), augment=self.augment, padding=padding, rng=rng)
-        steps = order[: self.steps_per_epoch * self.batch_size * self.world_size]
-        for chosen in steps.view(self.steps_per_epoch, self.world_size, self.batch_size)[:, self.rank]:
+        for chosen in steps:
             indices = chosen.to(images.device)
             batch = images[indices]
             if self.augment != "none":
@@ -96,11 +79,9 @@ class EpochLoader:
     def test_batches(self) -> Iterator[Batch]:
         """This rank's share of the test images: every image on exactly one rank, nothing twice.
 
-        Ranks may differ by one image and a share may be empty. Here ``indices`` are positions in the test
-        set. Nothing is kept for gradients, so batches are four times as large as in training.
+        Here ``indices`` are positions in the test set.
         """
         images, labels = self.data.test_images, self.data.test_labels
-        share = torch.arange(len(labels), device=images.device)[self.rank :: self.world_size]
-        for start in range(0, len(share), 4 * self.batch_size):
-            indices = share[start : start + 4 * self.batch_size]
+        for chosen in self.shares.test_steps():
+            indices = chosen.to(images.device)
             yield Batch(normalise(images[indices], self.data.normalisation), labels[indices], indices)

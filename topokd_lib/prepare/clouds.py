@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from topokd_lib.data import EpochLoader
+from topokd_lib.data import EpochLoader, StreamLoader
 from topokd_lib.errors import CheckpointError
 from topokd_lib.models import FeatureModel, Teacher
 from topokd_lib.objectives import feature_cloud
@@ -23,7 +23,7 @@ _PART = 1024
 
 def teacher_clouds(
     teacher: Teacher,
-    loader: EpochLoader,
+    loader: EpochLoader | StreamLoader,
     *,
     feature: str,
     clouds: int,

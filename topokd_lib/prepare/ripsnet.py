@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 
 from topokd_lib import __version__
-from topokd_lib.data import EpochLoader
+from topokd_lib.data import EpochLoader, StreamLoader
 from topokd_lib.errors import CheckpointError
 from topokd_lib.models import Teacher
 from topokd_lib.prepare.clouds import teacher_clouds
@@ -74,7 +74,7 @@ class RipsNetPlan:
 
 def prepare_ripsnet(
     teacher: Teacher,
-    loader: EpochLoader,
+    loader: EpochLoader | StreamLoader,
     plan: RipsNetPlan,
     *,
     progress: Progress | None = None,

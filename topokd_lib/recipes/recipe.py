@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
-from topokd_lib.data import EpochLoader, ImageData, load_data
+from topokd_lib.data import EpochLoader, ImageData, StreamedImages, StreamLoader, load_data
 from topokd_lib.errors import ArtefactMismatch, CheckpointError, FeatureNotFound
 from topokd_lib.models import Teacher
 from topokd_lib.objectives import Objective, WeightedSum
@@ -26,15 +27,20 @@ class DataSpec:
         name: A data set of :data:`topokd_lib.data.DATA`.
         options: Passed to its loader, for instance ``{size: 8}``.
         batch_size: Images per step and device; the points of a minibatch cloud.
-        augment: Random changes of training images.
+        augment: Random changes of training images: ``crop`` and ``crop-flip`` for data sets in memory,
+            ``resized-crop`` and ``resized-crop-flip`` for those read from disk.
+        workers: Processes that read and decode images from disk, on each device.
+        on_device: Keep a data set that lies in memory on the GPU, where it is cropped and mirrored too.
     """
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 64
-    augment: Literal["none", "crop", "crop-flip"] = "none"
+    augment: Literal["none", "crop", "crop-flip", "resized-crop", "resized-crop-flip"] = "none"
+    workers: int = 4
+    on_device: bool = True
 
-    def load(self) -> ImageData:
+    def load(self) -> ImageData | StreamedImages:
         """The images.
 
         Raises:
@@ -42,10 +48,29 @@ class DataSpec:
         """
         return load_data(self.name, **self.options)
 
-    def loader(self, data: ImageData, *, seed: int, rank: int = 0, world_size: int = 1) -> EpochLoader:
-        """Serves ``data`` in this specification's batches."""
+    def loader(
+        self,
+        data: ImageData | StreamedImages,
+        *,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> EpochLoader | StreamLoader:
+        """Serves ``data`` in this specification's batches, from ``device`` if it may lie there."""
+        if isinstance(data, StreamedImages):
+            return StreamLoader(
+                data,
+                batch_size=self.batch_size,
+                augment=self.augment,
+                seed=seed,
+                rank=rank,
+                world_size=world_size,
+                workers=self.workers,
+                device=device,
+            )
         return EpochLoader(
-            data,
+            data.to(device) if self.on_device else data,
             batch_size=self.batch_size,
             augment=self.augment,
             seed=seed,
@@ -66,7 +91,7 @@ class TeacherSpec:
     weights: Path
     batch_statistics: bool = False
 
-    def load(self, data: ImageData) -> Teacher:
+    def load(self, data: ImageData | StreamedImages) -> Teacher:
         """The frozen teacher, with the normalisation it was trained with.
 
         Raises:

@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
-from topokd_lib.data import EpochLoader, ImageData
+from topokd_lib.data import EpochLoader, ImageData, StreamedImages, StreamLoader
 from topokd_lib.errors import ArtefactMismatch, RecipeError, RunDirectoryError
 from topokd_lib.models import FeatureModel, Teacher, create_model
 from topokd_lib.objectives import WeightedSum
@@ -53,8 +53,8 @@ __all__ = [
 class Assembly:
     """Everything that a recipe names, built and checked against each other."""
 
-    data: ImageData
-    loader: EpochLoader
+    data: ImageData | StreamedImages
+    loader: EpochLoader | StreamLoader
     student: FeatureModel
     teacher: Teacher | None
     objective: WeightedSum
@@ -79,6 +79,7 @@ def assemble(recipe: Recipe, fabric: Fabric | None = None) -> Assembly:
             seed=recipe.seed,
             rank=fabric.global_rank if fabric else 0,
             world_size=fabric.world_size if fabric else 1,
+            device=fabric.device if fabric else "cpu",
         )
         teacher = recipe.teacher.load(data) if recipe.teacher else None
         seed_all(recipe.seed)
@@ -163,7 +164,7 @@ class FewSteps:
         steps: Training batches to give in an epoch; of test batches there is one.
     """
 
-    def __init__(self, loader: EpochLoader, steps: int) -> None:
+    def __init__(self, loader: EpochLoader | StreamLoader, steps: int) -> None:
         self.data, self.batch_size = loader.data, loader.batch_size
         self.steps_per_epoch = min(steps, loader.steps_per_epoch)
         self._loader = loader

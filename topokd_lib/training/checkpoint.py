@@ -5,11 +5,9 @@ complete or is not there. Only tensors and plain containers are stored; reading 
 """
 
 import json
-import os
 import pickle
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from torch import Tensor
 
 import topokd_lib
 from topokd_lib.errors import CheckpointError, UnknownName
+from topokd_lib.files import write_atomically, write_text
 from topokd_lib.models import FeatureModel, create_model
 from topokd_lib.outputs import Normalisation
 
@@ -38,32 +37,6 @@ __all__ = [
 
 PREVIOUS = "previous.ckpt"
 """Name of the checkpoint before the last one, in the same directory."""
-
-
-@contextmanager
-def write_atomically(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
-    """A temporary path to write to; its file replaces ``path`` when the block succeeds, and only then.
-
-    Args:
-        path: The file that will be there.
-        keep: Where the file that ``path`` held before is kept.
-    """
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        if keep is not None and path.exists():
-            path.replace(keep)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, completely or not at all."""
-    with write_atomically(path) as partial:
-        partial.write_text(text, encoding="utf-8")
 
 
 # ------------------------------------------------------------------------------------ checkpoints of a run

@@ -43,6 +43,10 @@ class DataSource(Protocol):
     def normalisation(self) -> Normalisation:
         """What batches are normalised with."""
 
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Images that were left out because they are damaged."""
+
     def fingerprint(self) -> str:
         """Changes with the data."""
 
@@ -115,7 +119,7 @@ class RunDirectory:
         path = Path(path)
         identity = {
             "seed": seed,
-            "data": None if data is None else {"name": data.name, "fingerprint": data.fingerprint()},
+            "data": None if data is None else _about(data),
             "teacher": None
             if teacher is None
             else {"name": teacher.name, "fingerprint": teacher.fingerprint()},
@@ -314,6 +318,11 @@ def _lock(file: IO[str]) -> bool:
     except OSError:  # a file system without locks
         return True
     return True
+
+
+def _about(data: DataSource) -> dict[str, Any]:
+    about: dict[str, Any] = {"name": data.name, "fingerprint": data.fingerprint()}
+    return {**about, "skipped": list(data.skipped)} if data.skipped else about
 
 
 def provenance() -> dict[str, Any]:

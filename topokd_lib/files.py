@@ -1,0 +1,42 @@
+"""Files that are complete or not there, and the folder of what can be computed again."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["cache_root", "write_atomically", "write_text"]
+
+
+def cache_root() -> Path:
+    """Where decoded images and teachers' outputs are kept: ``TOPOKD_CACHE``, else ``cache``.
+
+    Everything below it can be deleted at any time; it costs the time to compute it again.
+    """
+    return Path(os.environ.get("TOPOKD_CACHE") or "cache").expanduser()
+
+
+@contextmanager
+def write_atomically(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
+    """A temporary path to write to; its file replaces ``path`` when the block succeeds, and only then.
+
+    Args:
+        path: The file that will be there.
+        keep: Where the file that ``path`` held before is kept.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            path.replace(keep)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, completely or not at all."""
+    with write_atomically(path) as partial:
+        partial.write_text(text, encoding="utf-8")
