@@ -8,7 +8,7 @@ from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["AUGMENTATIONS", "Views", "crop_padding"]
+__all__ = ["AUGMENTATIONS", "Views", "count_views", "crop_padding"]
 
 AUGMENTATIONS: dict[str, tuple[bool, bool]] = {
     "none": (False, False),
@@ -32,6 +32,17 @@ def crop_padding(height: int, width: int) -> int:
         (4, 1)
     """
     return min(height, width) // 8
+
+
+def count_views(augment: str, padding: int) -> int:
+    """How many views an image has.
+
+    Example:
+        >>> count_views("crop-flip", 4), count_views("crop", 4), count_views("none", 4)
+        (162, 81, 1)
+    """
+    crop, flip = AUGMENTATIONS[augment]
+    return ((2 * padding + 1) ** 2 if crop else 1) * (1 + flip)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +72,34 @@ class Views:
         rows, columns = torch.from_numpy(offsets.astype(np.int64))
         return cls(rows, columns, torch.from_numpy(mirrored.astype(bool)))
 
+    @classmethod
+    def numbered(cls, numbers: Int64[Tensor, " images"], *, augment: str, padding: int) -> "Views":
+        """The views of these numbers, 0 … :func:`count_views` - 1; the inverse of :meth:`number`.
+
+        Example:
+            >>> views = Views.numbered(torch.arange(162), augment="crop-flip", padding=4)
+            >>> views.number(augment="crop-flip", padding=4).equal(torch.arange(162))
+            True
+        """
+        crop, flip = AUGMENTATIONS[augment]
+        place, mirrored = numbers // (1 + flip), numbers % (1 + flip) == 1
+        if not crop:
+            place = torch.full_like(place, padding * (2 * padding + 2))
+        return cls(place // (2 * padding + 1), place % (2 * padding + 1), mirrored)
+
+    def number(self, *, augment: str, padding: int) -> Int64[Tensor, " images"]:
+        """One number for each view: by row, then column, then whether it is mirrored."""
+        crop, flip = AUGMENTATIONS[augment]
+        place = self.rows * (2 * padding + 1) + self.columns if crop else torch.zeros_like(self.rows)
+        return place * (1 + flip) + self.mirrored
+
     def of(self, indices: Int64[Tensor, " batch"]) -> "Views":
         """The views of some of the images."""
         return Views(self.rows[indices], self.columns[indices], self.mirrored[indices])
+
+    def to(self, device: torch.device) -> "Views":
+        """The same on another device."""
+        return Views(self.rows.to(device), self.columns.to(device), self.mirrored.to(device))
 
     def apply(
         self, images: UInt8[Tensor, "images channels height width"], padding: int
@@ -73,12 +109,11 @@ class Views:
         Padding happens before normalisation, as in torchvision's ``RandomCrop``: a padded pixel is black, and
         ``(0 - mean) / std`` once it is normalised.
         """
-        count, channels, height, width = images.shape
-        device = images.device
-        rows = self.rows.to(device)[:, None] + torch.arange(height, device=device)
-        columns = self.columns.to(device)[:, None] + torch.arange(width, device=device)
-        columns = torch.where(self.mirrored.to(device)[:, None], columns.flip(1), columns)
+        count, _, height, width = images.shape
+        views = self.to(images.device)
         padded = F.pad(images, (padding,) * 4)
-        image = torch.arange(count, device=device)[:, None, None, None]
-        channel = torch.arange(channels, device=device)[:, None, None]
-        return padded[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
+        both = torch.cat([padded, padded.flip(3)])  # a mirrored crop is a crop of the mirrored image
+        windows = both.unfold(2, height, 1).unfold(3, width, 1)
+        image = torch.arange(count, device=images.device) + count * views.mirrored
+        columns = torch.where(views.mirrored, 2 * padding - views.columns, views.columns)
+        return windows[image, :, views.rows, columns]

@@ -58,6 +58,7 @@ class EpochLoader:
     def train_batches(self, epoch: int) -> Iterator[Batch]:
         """Full batches of this rank's share of epoch ``epoch``, counted from 0.
 
+        ``extras["view"]`` is the number of each image's view, see :class:`~topokd_lib.data.augment.Views`.
         A minibatch is a point cloud, and a smaller one has another topology; so the images that do not fill
         a last batch, different ones in each epoch, are left out.
 
@@ -68,13 +69,14 @@ class EpochLoader:
         padding = crop_padding(*self.data.image_shape[1:])
         rng = self.shares.rng(epoch)
         steps = self.shares.train_steps(rng)
-        views = Views.draw(len(labels), augment=self.augment, padding=padding, rng=rng)
-        for chosen in steps:
-            indices = chosen.to(images.device)
+        views = Views.draw(len(labels), augment=self.augment, padding=padding, rng=rng).to(images.device)
+        numbers = views.number(augment=self.augment, padding=padding)
+        for indices in steps.to(images.device):  # once per epoch: a copy in every step would make it wait
             batch = images[indices]
             if self.augment != "none":
-                batch = views.of(chosen).apply(batch, padding)
-            yield Batch(normalise(batch, self.data.normalisation), labels[indices], indices)
+                batch = views.of(indices).apply(batch, padding)
+            batch = normalise(batch, self.data.normalisation)
+            yield Batch(batch, labels[indices], indices, {"view": numbers[indices]})
 
     def test_batches(self) -> Iterator[Batch]:
         """This rank's share of the test images: every image on exactly one rank, nothing twice.
