@@ -17,14 +17,15 @@ def cache_root() -> Path:
 
 
 @contextmanager
-def write_atomically(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
+def write_atomically(path: Path, *, keep: Path | None = None, shared: bool = False) -> Iterator[Path]:
     """A temporary path to write to; its file replaces ``path`` when the block succeeds, and only then.
 
     Args:
         path: The file that will be there.
         keep: Where the file that ``path`` held before is kept.
+        shared: Other processes may write the same file at the same time; the last one's stays.
     """
-    partial = path.with_name(f"{path.name}.partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial" if shared else f"{path.name}.partial")
     try:
         yield partial
         with partial.open("rb+") as file:
@@ -36,7 +37,7 @@ def write_atomically(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, completely or not at all."""
-    with write_atomically(path) as partial:
+def write_text(path: Path, text: str, *, shared: bool = False) -> None:
+    """Write a text file, completely or not at all; ``shared`` as in :func:`write_atomically`."""
+    with write_atomically(path, shared=shared) as partial:
         partial.write_text(text, encoding="utf-8")

@@ -189,7 +189,7 @@ class StreamedImages:
                 for part, images in (("train", self.train), ("test", self.test))
             }
             kept_in.parent.mkdir(parents=True, exist_ok=True)
-            write_text(kept_in, json.dumps(damaged))
+            write_text(kept_in, json.dumps(damaged), shared=True)
         skipped = [why for part in damaged.values() for _, why in part]
         return replace(
             self,

@@ -104,7 +104,7 @@ def scan_folders(root: Path, part: str) -> tuple[ImageFiles, tuple[str, ...]]:
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):  # not there, or damaged
         names, sizes, labels = _list(folder, classes)
         index.parent.mkdir(parents=True, exist_ok=True)
-        with write_atomically(index) as partial, partial.open("wb") as file:
+        with write_atomically(index, shared=True) as partial, partial.open("wb") as file:
             np.savez(file, names=names, sizes=sizes, labels=labels)
     return ImageFiles(names, sizes, torch.from_numpy(labels), folder), tuple(classes)
 

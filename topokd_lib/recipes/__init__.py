@@ -12,6 +12,7 @@ from topokd_lib.recipes.run import (
     rehearse,
     run_recipe,
     run_ripsnet_recipe,
+    run_teacher_cache,
 )
 from topokd_lib.recipes.stand_ins import stand_in_options
 
@@ -37,4 +38,5 @@ __all__ = [
     "run_recipe",
     "run_ripsnet_recipe",
     "stand_in_options",
+    "run_teacher_cache",
 ]

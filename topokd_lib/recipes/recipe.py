@@ -86,10 +86,13 @@ class TeacherSpec:
     Args:
         weights: A run directory, or the ``student.safetensors`` in one.
         batch_statistics: See :class:`~topokd_lib.models.Teacher`.
+        cache: Keep what the teacher says about each view of an image on disk, and look it up from then on,
+            as ``float32`` or ``float16``; for objectives that read its logits and ``pooled`` only.
     """
 
     weights: Path
     batch_statistics: bool = False
+    cache: Literal["float32", "float16"] | None = None
 
     def load(self, data: ImageData | StreamedImages) -> Teacher:
         """The frozen teacher, with the normalisation it was trained with.

@@ -1,7 +1,7 @@
 """Carry out a recipe: build what it names, check it, train, and keep the record."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -17,7 +17,7 @@ from topokd_lib.models import FeatureModel, Teacher, create_model
 from topokd_lib.objectives import WeightedSum
 from topokd_lib.outputs import Batch
 from topokd_lib.pair import Pair
-from topokd_lib.prepare import prepare_ripsnet
+from topokd_lib.prepare import CachedTeacher, cache_teacher, prepare_ripsnet
 from topokd_lib.prepare.ripsnet import Progress
 from topokd_lib.recipes.diagnostics import build_diagnostics
 from topokd_lib.recipes.files import recipe_names
@@ -46,6 +46,7 @@ __all__ = [
     "rehearse",
     "run_recipe",
     "run_ripsnet_recipe",
+    "run_teacher_cache",
 ]
 
 
@@ -93,6 +94,14 @@ def assemble(recipe: Recipe, fabric: Fabric | None = None) -> Assembly:
         )
         objective = recipe.objective(pair)
         diagnostics = build_diagnostics(recipe.diagnostics, student, teacher, objective, loader)
+        if teacher is not None and recipe.teacher is not None and recipe.teacher.cache is not None:
+            teacher = cache_teacher(
+                teacher,
+                data,
+                augment=recipe.data.augment,
+                precision=recipe.teacher.cache,
+                objective=objective,
+            )
         return Assembly(data, loader, student, teacher, objective, diagnostics)
 
 
@@ -217,6 +226,34 @@ def run_ripsnet_recipe(recipe: RipsNetRecipe, *, progress: Progress | None = Non
     artefact.save(recipe.artefact)
     shutil.rmtree(work)
     return artefact
+
+
+def run_teacher_cache(
+    recipe: Recipe, *, tell: Callable[[str], None], progress: Progress | None = None
+) -> CachedTeacher:
+    """Compute all outputs of a recipe's teacher that its objective reads, or those that are still missing.
+
+    Args:
+        recipe: What is going to be trained. If it does not name a precision, float32 is meant.
+        tell: Called with a sentence about number and size of the outputs, before work starts.
+        progress: Called with (stage, done, total).
+
+    Raises:
+        RecipeError: If the outputs cannot be kept; see :func:`~topokd_lib.prepare.cache_teacher`.
+    """
+    if recipe.teacher is None:
+        raise RecipeError(
+            "this recipe has no teacher whose outputs could be kept; name one with teacher.weights"
+        )
+    fabric = _launch(recipe.engine)
+    spec = replace(recipe.teacher, cache=recipe.teacher.cache or "float32")
+    parts = assemble(replace(recipe, teacher=spec), fabric)
+    assert isinstance(parts.teacher, CachedTeacher)
+    assert isinstance(parts.data, ImageData)
+    outputs = parts.teacher.outputs
+    tell(f"{outputs.spec.describe(outputs.names)}; {len(outputs.missing()):,} are missing")
+    parts.teacher.fill(parts.data, device=fabric.device, progress=progress)
+    return parts.teacher
 
 
 def _require_writable(path: Path) -> None:
