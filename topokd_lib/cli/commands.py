@@ -41,6 +41,9 @@ COMMANDS = {
     "prepare ripsnet": Command(
         "train a RipsNet on a teacher's clouds, which TopKD needs", "prepare.prepare_ripsnet"
     ),
+    "prepare teacher-cache": Command(
+        "keep what a teacher says about every view of every image", "prepare.prepare_teacher_cache"
+    ),
     "sweep": Command("run many recipes, pairs and seeds as a queue that survives a kill", "sweep.sweep"),
     "estimate": Command("time a few steps of every run of a sweep, and say what all will take", "sweep.cost"),
     "table": Command("a table of results: mean ± sd over seeds, paired differences", "results.table"),

@@ -3,11 +3,11 @@
 from contextlib import closing
 
 from topokd_lib.cli.parser import Stages, new_parser
-from topokd_lib.recipes import RipsNetRecipe, run_ripsnet_recipe
+from topokd_lib.recipes import Recipe, RipsNetRecipe, run_ripsnet_recipe, run_teacher_cache
 from topokd_lib.recipes.load import add_recipe_options, build_recipe, parse_recipe
 from topokd_lib.topology import CHANGES
 
-__all__ = ["prepare_ripsnet"]
+__all__ = ["prepare_ripsnet", "prepare_teacher_cache"]
 
 
 def prepare_ripsnet(words: list[str]) -> None:
@@ -29,3 +29,14 @@ def prepare_ripsnet(words: list[str]) -> None:
             for name in CHANGES
         )
     )
+
+
+def prepare_teacher_cache(words: list[str]) -> None:
+    """Compute a recipe's teacher outputs that are not on disk yet."""
+    parser = new_parser("prepare teacher-cache", "[--config RECIPE] [--pair PAIR] [--FIELD VALUE ...]")
+    add_recipe_options(parser, Recipe)
+    recipe, _ = build_recipe(parser, parse_recipe(parser, words)[0], Recipe)
+    with closing(Stages()) as stages:
+        teacher = run_teacher_cache(recipe, tell=print, progress=stages.show)
+    spec = teacher.outputs.spec
+    print(f"complete; train with --teacher.cache {spec.precision} --data.augment {spec.augment}")

@@ -186,7 +186,7 @@ class Outputs:
         """
         for name in self.names:
             value = output.logits if name == LOGITS else output[name]
-            numbers = value.detach().cpu().numpy().astype(self.spec.precision)
+            numbers = value.detach().to("cpu", getattr(torch, self.spec.precision)).numpy()
             if not np.isfinite(numbers).all():
                 raise RecipeError(
                     f"the teacher's {name} are not finite in {self.spec.precision}"
@@ -371,7 +371,8 @@ class CachedTeacher(Teacher):
         spec = self.outputs.spec
         missing = self.outputs.missing()
         done = spec.rows - len(missing)
-        for rows in np.split(missing, range(BATCH, len(missing), BATCH)):
+        for start in range(0, len(missing), BATCH):
+            rows = missing[start : start + BATCH]
             batch = _show(data, torch.from_numpy(rows), spec, torch.device(device))
             self._learn(batch, rows, np.ones(len(rows), dtype=bool))
             done += len(rows)

@@ -37,6 +37,6 @@ __all__ = [
     "rehearse",
     "run_recipe",
     "run_ripsnet_recipe",
-    "stand_in_options",
     "run_teacher_cache",
+    "stand_in_options",
 ]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import yaml
 
-from topokd_lib.data import ImageData, load_data
+from topokd_lib.data import ImageData, StreamedImages, load_data
 from topokd_lib.models import MODELS, Teacher, create_model
 from topokd_lib.outputs import Batch
 from topokd_lib.topology import PersistenceImage, RipsNet, RipsNetArtefact
@@ -49,6 +49,8 @@ def stand_in_options(
         size, classes, _, _ = SIZES[name]
         name, about = "noise", {"size": size, "classes": classes, "train": 3 * batch_size, "test": 8}
         options += ["--data.name", name, "--data.options", json.dumps(about)]
+        if str(recipe["data"]["augment"]).startswith("resized"):  # of images on disk; noise lies in memory
+            options += ["--data.augment", "none"]
     wanted = (recipe.get("teacher") or {}).get("weights")
     if wanted is None:
         return options
@@ -78,7 +80,7 @@ def _artefacts(recipe: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
                 yield f"--terms.{term}.objective.init_args.{argument}", argument, value
 
 
-def _ripsnet(teacher: Teacher, data: ImageData, cloud_size: int, path: Path) -> None:
+def _ripsnet(teacher: Teacher, data: ImageData | StreamedImages, cloud_size: int, path: Path) -> None:
     """An untrained RipsNet for the teacher's pooled feature."""
     image = PersistenceImage(
         birth_range=(0.0, 0.0),
@@ -101,5 +103,7 @@ def _ripsnet(teacher: Teacher, data: ImageData, cloud_size: int, path: Path) -> 
     ).save(path)
 
 
-ARTEFACTS: dict[str, Callable[[Teacher, ImageData, int, Path], None]] = {"artefact": _ripsnet}
+ARTEFACTS: dict[str, Callable[[Teacher, ImageData | StreamedImages, int, Path], None]] = {
+    "artefact": _ripsnet
+}
 """How a stand-in is made, by the name of the objectives' argument that reads it."""
