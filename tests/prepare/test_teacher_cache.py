@@ -202,8 +202,8 @@ def test_room_is_asked_for_before_work_starts(data, teacher, cache, monkeypatch)
     with pytest.raises(RecipeError) as caught:
         cached(teacher, data)
     assert re.match(
-        r"the outputs of resnet8 on few take up to 0\.0 GB as float32 \(12 images × 162 views × 67 numbers\), "
-        r"and /.* has 0\.0 GB free; make room, name another place in TOPOKD_CACHE, or use "
+        r"the outputs of resnet8 on few take up to 0\.0 GB as float32 \(12 images × 162 views × 67 "
+        r"numbers\), and /.* has 0\.0 GB free; make room, name another place in TOPOKD_CACHE, or use "
         r"teacher\.cache=float16$",
         str(caught.value),
     )

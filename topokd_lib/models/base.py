@@ -1,9 +1,11 @@
 """What every network of the library offers: logits like any other model, and features by name."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import cache
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -64,12 +66,15 @@ class FeatureModel(nn.Module, ABC):
         feature_names: The names it offers, in the order in which they appear.
         num_classes: Number of logits.
         stage_ending: How ``stageK`` and ``stageK.preact`` are related.
+        compiled: Whether ``torch.compile`` translates the forward pass at its first use. The numbers are the
+            same but for rounding.
     """
 
     name: str
     feature_names: tuple[str, ...]
     num_classes: int
     stage_ending: StageEnding = "relu"
+    compiled: bool = False
 
     @abstractmethod
     def compute(
@@ -106,8 +111,17 @@ class FeatureModel(nn.Module, ABC):
         for name in names:
             require_feature("model", self.name, name, self.feature_names)
         taps = Taps(names)
-        logits = self.compute(images, taps)
+        logits = self._run(images, taps)
         return ModelOutput(logits, taps.features)
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
-        return self.compute(images, Taps())
+        return self._run(images, Taps())
+
+    def _run(self, images: Tensor, taps: Taps) -> Tensor:
+        return _compiled(type(self))(self, images, taps) if self.compiled else self.compute(images, taps)
+
+
+@cache
+def _compiled(family: type[FeatureModel]) -> Callable[[FeatureModel, Tensor, Taps], Tensor]:
+    """Not kept on the network: a copy of the network would run the original's weights."""
+    return torch.compile(family.compute)

@@ -94,6 +94,8 @@ def assemble(recipe: Recipe, fabric: Fabric | None = None) -> Assembly:
         )
         objective = recipe.objective(pair)
         diagnostics = build_diagnostics(recipe.diagnostics, student, teacher, objective, loader)
+        for network in (student, *([teacher.model] if teacher else [])):
+            recipe.engine.tune(network)
         if teacher is not None and recipe.teacher is not None and recipe.teacher.cache is not None:
             teacher = cache_teacher(
                 teacher,

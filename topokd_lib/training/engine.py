@@ -3,6 +3,7 @@
 import inspect
 import random
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,8 @@ from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+from topokd_lib.models import FeatureModel
 
 __all__ = ["EngineSpec", "make_fabric", "seed_all", "share_buffers"]
 
@@ -26,6 +29,8 @@ class EngineSpec:
         num_nodes: Machines that work together.
         precision: ``32-true``, or ``bf16-mixed``: the student computes in bfloat16 where autocast thinks it
             safe, while inputs, teacher and every loss stay in float32.
+        channels_last: Keep the channels of a pixel side by side in memory, as convolutions like it.
+        compile: Translate both networks with ``torch.compile``, which takes a minute at the start.
 
     Raises:
         ValueError: If a value is out of range.
@@ -35,6 +40,8 @@ class EngineSpec:
     devices: int | Literal["auto"] = 1
     num_nodes: int = 1
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    channels_last: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if (self.devices != "auto" and self.devices < 1) or self.num_nodes < 1:
@@ -55,6 +62,30 @@ class EngineSpec:
         """Processes on all nodes together."""
         gpus = torch.cuda.device_count() if self.uses_cuda else 1
         return self.num_nodes * (max(gpus, 1) if self.devices == "auto" else self.devices)
+
+    def tune(self, network: FeatureModel) -> None:
+        """Arrange a network as ``channels_last`` and ``compile`` say; its numbers change by rounding only.
+
+        Raises:
+            ValueError: If ``torch.compile`` does not work here.
+        """
+        if self.channels_last:
+            network.to(memory_format=torch.channels_last)
+        if self.compile:
+            _require_compiler("cuda" if self.uses_cuda else "cpu")
+            network.compiled = True
+
+
+@cache
+def _require_compiler(device: str) -> None:
+    """Translate a line, so that a missing compiler is noticed before work starts."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.ones(2, device=device))
+    except Exception as error:  # every backend has its own
+        raise ValueError(
+            f"engine.compile=true does not work here ({' '.join(str(error).split())[:200]}); install a C++ "
+            f"compiler such as g++, or drop it"
+        ) from error
 
 
 class Float32Inputs(MixedPrecision):

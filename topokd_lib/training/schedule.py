@@ -35,6 +35,7 @@ class Schedule:
         gamma: What a milestone multiplies the learning rate by.
         kind: ``step`` or ``cosine``.
         warmup_epochs: Epochs over which the learning rate grows to its full value.
+        fused: Take the step of all parameters in one kernel; the numbers change by rounding only.
 
     Raises:
         ValueError: If a value is out of range, or a milestone would never be reached.
@@ -54,6 +55,7 @@ class Schedule:
     gamma: float = 0.1
     kind: Literal["step", "cosine"] = "step"
     warmup_epochs: int = 0
+    fused: bool = False
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or not self.lr > 0:
@@ -100,6 +102,7 @@ class Schedule:
             momentum=self.momentum,
             nesterov=self.nesterov,
             weight_decay=self.weight_decay,
+            fused=self.fused,
         )
 
     def set_epoch(self, optimizer: Optimizer, epoch: int) -> float:
