@@ -234,25 +234,25 @@ def test_what_is_missing_is_named(imagenet, tmp_path):
     with pytest.raises(DataError) as caught:
         load_imagenet(tmp_path / "nowhere")
     assert str(caught.value) == (
-        f"there is no {tmp_path / 'nowhere' / 'train'}; images are expected as "
-        f"{tmp_path / 'nowhere' / 'train' / '<class>' / '<image>.JPEG'}"
+        f"{tmp_path / 'nowhere'} has no folder 'train'; images are expected as "
+        f"{tmp_path / 'nowhere' / 'train' / '<class>' / '<image>.jpg'}"
     )
     flat = tmp_path / "flat" / "train"
     flat.mkdir(parents=True)
     (flat / "a.JPEG").write_bytes(b"")
-    with pytest.raises(
-        DataError, match="holds no folders; sort its images into one folder per class, train/"
-    ):
+    with pytest.raises(DataError, match="holds no folders; sort its images into one per class: "):
         load_imagenet(flat.parent)
     (imagenet / "val" / "n9").mkdir()
-    with pytest.raises(DataError, match=r"n9 holds no images; \.jpeg, \.jpg, \.png files are expected there"):
+    with pytest.raises(DataError, match=r"n9 holds no images; \.jpg, \.jpeg and \.png files are expected"):
         small(imagenet)
     (imagenet / "val" / WNIDS[0] / f"{WNIDS[0]}_0.JPEG").rename(imagenet / "val" / "n9" / "0.JPEG")
-    with pytest.raises(DataError, match="must have the same classes; 1 are only in one, such as n9"):
+    with pytest.raises(DataError, match="must have the same classes; only one has n9"):
         small(imagenet)
 
 
-def test_options_are_checked(imagenet):
+def test_options_are_checked(imagenet, unchecked):
+    with pytest.raises(ValueError, match="an 'error' or one can 'skip' them, got damaged='drop'"):
+        small(imagenet, damaged="drop")
     data = small(imagenet)
     with pytest.raises(ValueError, match=r"got image_size=32 and resize=31"):
         load_imagenet(imagenet, image_size=32, resize=31)

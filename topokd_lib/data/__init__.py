@@ -3,9 +3,10 @@
 import inspect
 from collections.abc import Callable
 
-from topokd_lib.data.cifar import load_cifar10, load_cifar100, load_image_folder
+from topokd_lib.data.cifar import load_cifar10, load_cifar100
 from topokd_lib.data.digits import load_digits
 from topokd_lib.data.encoded import StreamedImages
+from topokd_lib.data.folders import load_cinic10, load_image_folder
 from topokd_lib.data.image_data import ImageData, normalise
 from topokd_lib.data.imagenet import load_imagenet
 from topokd_lib.data.loaders import EpochLoader
@@ -23,6 +24,7 @@ __all__ = [
     "StreamedImages",
     "load_cifar10",
     "load_cifar100",
+    "load_cinic10",
     "load_data",
     "load_digits",
     "load_image_folder",
@@ -38,6 +40,7 @@ DATA: dict[str, Callable[..., ImageData | StreamedImages]] = {
     "shapes": load_shapes,
     "cifar10": load_cifar10,
     "cifar100": load_cifar100,
+    "cinic10": load_cinic10,
     "image-folder": load_image_folder,
     "noise": load_noise,
     "imagenet": load_imagenet,
