@@ -21,7 +21,7 @@ def house():
         plt.close("all")
 
 
-@pytest.mark.parametrize(("level", "marked"), [(0.5, 0), (1, 7), (5, 8), (9, 9)])
+@pytest.mark.parametrize(("level", "marked"), [(0.5, 0), (1.0, 7), (5.0, 8), (9.0, 9)])
 def test_pixels_up_to_the_level_are_marked(level, marked):
     ax = plt.figure().add_subplot()
     draw_sublevel(ax, RING, level)
@@ -30,15 +30,15 @@ def test_pixels_up_to_the_level_are_marked(level, marked):
 
 
 def test_levels_are_drawn_two_in_a_row_with_their_titles():
-    figure = levels_figure(RING, [1, 5, 9])
-    assert [ax.get_title() for ax in figure.axes] == [rf"$\varepsilon = {level}$" for level in (1, 5, 9)]
+    figure = levels_figure(RING, [1.0, 5.0, 9.0])
+    assert [ax.get_title(loc="left") for ax in figure.axes] == [rf"$\varepsilon = {level}$" for level in (1, 5, 9)]
 
 
 def test_a_bar_stands_at_its_minimum_and_ends_where_it_dies():
     figure = signal_figure(torch.tensor([2.0, 0, 3, 1, 4]))
     ax = figure.axes[0]
     bars = [line for line in ax.lines if line.get_color() == H0]
-    assert [(line.get_xdata(), line.get_ydata()) for line in bars] == [([3, 3], [1, 3])]
+    assert [(list(line.get_xdata()), list(line.get_ydata())) for line in bars] == [([3, 3], [1, 3])]
     (endless,) = ax.texts
     assert endless.xyann == (1, 0)
 

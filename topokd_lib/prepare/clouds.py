@@ -89,7 +89,7 @@ def _write_part(path: Path, clouds: Tensor) -> None:
 def clouds_of_test_images(
     student: FeatureModel,
     teacher: Teacher,
-    loader: EpochLoader,
+    loader: EpochLoader | StreamLoader,
     *,
     feature: str = "pooled",
     teacher_feature: str | None = None,

@@ -155,7 +155,7 @@ def prepare_ripsnet(
     )
 
 
-def _claim(work: Path, teacher: Teacher, loader: EpochLoader, plan: RipsNetPlan) -> None:
+def _claim(work: Path, teacher: Teacher, loader: EpochLoader | StreamLoader, plan: RipsNetPlan) -> None:
     """Write down what the folder is for, or compare."""
     settings = {name: value for name, value in asdict(plan).items() if name not in ("epochs", "patience")}
     identity = {

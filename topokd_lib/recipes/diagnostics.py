@@ -8,7 +8,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from topokd_lib.data import EpochLoader
+from topokd_lib.data import EpochLoader, StreamLoader
 from topokd_lib.errors import RecipeError
 from topokd_lib.models import FeatureModel, Teacher
 from topokd_lib.objectives import TopKD, WeightedSum
@@ -30,7 +30,7 @@ def build_diagnostics(
     student: FeatureModel,
     teacher: Teacher | None,
     objective: WeightedSum,
-    loader: EpochLoader,
+    loader: EpochLoader | StreamLoader,
 ) -> Diagnostics:
     """What :func:`~topokd_lib.training.fit` is to measure.
 
@@ -59,7 +59,7 @@ class _Shape:
         student: FeatureModel,
         teacher: Teacher,
         objective: WeightedSum,
-        loader: EpochLoader,
+        loader: EpochLoader | StreamLoader,
     ) -> None:
         self.feature, self.student, self.teacher = feature, student, teacher
         self.loader = loader

@@ -159,7 +159,7 @@ def measure_training(
     stages = parts.objective.init_stages(parts.student)
     lengths = {stage.name: stage.epochs for stage in stages}
     short = tuple(replace(stage, epochs=1) for stage in stages)
-    parts.objective.init_stages = lambda _: short  # type: ignore[method-assign]
+    parts.objective.init_stages = lambda _: short  # type: ignore[method-assign,assignment]
 
     def train_few(count: int) -> tuple[list[tuple[str, float]], float, int]:
         """Seconds of a step in each stage, seconds of testing an image, and steps that were made."""

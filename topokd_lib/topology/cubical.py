@@ -6,7 +6,8 @@ Pixels as *top cells*: edges and corners enter with their first pixel, so that p
 corners (8 neighbours). The two give different diagrams; neither is a default of the field.
 
 Reference:
-    H. Wagner, C. Chen, E. Vuçini. Efficient computation of persistent homology for cubical data. 2012. [wagner2012cubical]
+    H. Wagner, C. Chen, E. Vuçini. Efficient computation of persistent homology for cubical data. 2012.
+        [wagner2012cubical]
     H. Edelsbrunner, J. Harer. Computational Topology. 2010. [edelsbrunner2010computational]
 """
 
