@@ -6,22 +6,31 @@ from pathlib import Path
 
 from topokd_lib.cli.parser import Stages, new_parser
 from topokd_lib.errors import RecipeError
-from topokd_lib.sweep import Sweep, estimate, run_sweep, status_of
+from topokd_lib.sweep import Sweep, estimate, run_sweep, run_task, slurm_script, status_of
 
 __all__ = ["cost", "sweep"]
 
 
 def sweep(words: list[str]) -> None:
     """Run a sweep, go on with it, or say how it stands."""
-    parser = new_parser("sweep", "FILE [--workers N] [--results DIRECTORY] [--status | --list]")
+    parser = new_parser(
+        "sweep", "FILE [--workers N] [--results DIRECTORY] [--status | --list | --slurm SCRIPT]"
+    )
     parser.add_argument("file", help="a YAML file: recipes, pairs, seeds; see `topokd_lib.sweep.Sweep.load`")
     parser.add_argument("--home", help="where runs/ and artefacts/ lie; else the file's, else here")
     parser.add_argument("--workers", type=int | None, help="processes at a time; else one per GPU, or one")
     parser.add_argument("--results", help="also copy the record of every finished run to this folder")
     parser.add_argument("--status", action="store_true", help="say how the sweep stands, and stop")
     parser.add_argument("--list", action="store_true", help="print the command of every run, and stop")
+    parser.add_argument("--slurm", metavar="SCRIPT", help="write a script that submits it to SLURM, and stop")
+    parser.add_argument("--task", type=int | None, help="be one of its runs; what that script calls")
     options = parser.parse_args(words)
     plan = Sweep.load(options.file, options.home)
+    if options.task is not None:
+        run_task(plan, options.task)
+    if options.slurm is not None:
+        write_script(plan, Path(options.slurm))
+        return
     if options.list:
         for run in plan.runs:
             print(f"# {run.name}: {run.impossible}" if run.impossible else run.line)
@@ -38,6 +47,17 @@ def sweep(words: list[str]) -> None:
             f"{counts['failed']} of {len(found)} runs failed; their logs are in {plan.folder / 'logs'}. "
             f"The same command tries them again"
         )
+
+
+def write_script(plan: Sweep, path: Path) -> None:
+    """Write the script for SLURM, and what to type."""
+    text = slurm_script(plan, path)
+    try:
+        (plan.folder / "logs").mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"cannot write {path} ({error.strerror or error}); choose another place") from error
+    print(f"bash {path}")
 
 
 def cost(words: list[str]) -> None:

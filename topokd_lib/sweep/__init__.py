@@ -4,6 +4,7 @@ from topokd_lib.sweep.estimate import RunCost, RunEstimate, estimate
 from topokd_lib.sweep.plan import Entry, PlannedRun, Sweep
 from topokd_lib.sweep.queue import RunStatus, run_sweep, status_of
 from topokd_lib.sweep.results import sweep_table
+from topokd_lib.sweep.slurm import run_task, slurm_script
 
 __all__ = [
     "Entry",
@@ -14,6 +15,8 @@ __all__ = [
     "Sweep",
     "estimate",
     "run_sweep",
+    "run_task",
+    "slurm_script",
     "status_of",
     "sweep_table",
 ]

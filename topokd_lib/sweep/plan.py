@@ -1,6 +1,8 @@
 """A file that says which runs there shall be: recipes × pairs × seeds, and what they need first."""
 
 import json
+import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -74,7 +76,12 @@ class PlannedRun:
     @property
     def line(self) -> str:
         """What one would type."""
-        return " ".join(["topokd", self.command, *(word if word else "''" for word in self.words)])
+        return shlex.join(["topokd", *self.command.split(), *self.words])
+
+    def program(self, *more: str) -> list[str]:
+        """Its process: this interpreter and this library, with more words for ``topokd train``."""
+        words = [*self.command.split(), *self.words, *(more if self.command == "train" else ())]
+        return [sys.executable, "-m", "topokd_lib.cli", *words]
 
     def is_done(self, home: Path) -> bool:
         """Whether it has left what it was to leave."""

@@ -183,7 +183,6 @@ class _Queue:
     def start(self, run: PlannedRun) -> None:
         """Start the process of a run."""
         slot = self.free.pop()
-        words = [*run.command.split(), *run.words, *(self.options if run.command == "train" else ())]
         log = self.log_of(run).open("ab")
         environment = {**os.environ}
         if self.gpus:
@@ -194,7 +193,7 @@ class _Queue:
             environment["TOPOKD_DATA"] = str(Path(data).expanduser().resolve())
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         handle = subprocess.Popen(
-            [sys.executable, "-m", "topokd_lib.cli", *words],
+            run.program(*self.options),
             cwd=self.sweep.home,
             env=environment,
             stdin=subprocess.DEVNULL,
