@@ -78,7 +78,7 @@ def test_both_processes_end_with_the_same_state(ranks):
 
 def test_a_loss_that_is_no_number_on_one_process_stops_both(ranks, folder):
     for rank in ranks:
-        assert "in epoch 2 of stage 'main'; the last good state is in" in rank["diverged"]
+        assert "in epoch 2 of stage 'main', step 1; the last good state is in" in rank["diverged"]
     assert len(load_checkpoint(folder / "diverged" / "last.ckpt")["history"]) == 2  # hint, and epoch 1
 
 

@@ -32,6 +32,13 @@ def train(words: list[str]) -> None:
     parser.add_argument(
         "--print-recipe", action="store_true", help="print all fields, defaults too, and stop"
     )
+    parser.add_argument(
+        "--minutes", type=float, default=0.0, help="also store the state every so many minutes of an epoch"
+    )
+    parser.add_argument(
+        "--keep-every", type=int, default=0, help="keep the checkpoint of every so many epochs for good"
+    )
+    parser.add_argument("--tensorboard", action="store_true", help="write the log for TensorBoard too")
     add_recipe_options(parser, Recipe)
     options, source = parse_recipe(parser, words)
     recipe, text = build_recipe(parser, options, Recipe)
@@ -52,7 +59,14 @@ def train(words: list[str]) -> None:
         return
     usual = default_directory(source or recipe.data.name, recipe, options.pair)
     directory = Path(options.out) if options.out else usual
-    record = run_recipe(recipe, text, directory)
+    record = run_recipe(
+        recipe,
+        text,
+        directory,
+        minutes=options.minutes,
+        keep_every=options.keep_every,
+        tensorboard=options.tensorboard,
+    )
     last, best = record["last"], record["best"]
     say(
         f"{directory}: test accuracy {last['top1']:.2%} after epoch {last['epoch']} "

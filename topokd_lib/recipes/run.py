@@ -90,7 +90,7 @@ def assemble(recipe: Recipe, fabric: Fabric | None = None) -> Assembly:
             teacher,
             image_shape=data.image_shape,
             train_labels=data.train_labels,
-            batch_size=recipe.data.batch_size,
+            batch_size=recipe.data.batch_size * (loader.world_size if recipe.engine.gather else 1),
         )
         objective = recipe.objective(pair)
         diagnostics = build_diagnostics(recipe.diagnostics, student, teacher, objective, loader)
@@ -127,7 +127,16 @@ def _launch(spec: EngineSpec) -> Fabric:
     return fabric
 
 
-def run_recipe(recipe: Recipe, text: str, directory: Path, *, progress: bool = True) -> dict[str, Any]:
+def run_recipe(
+    recipe: Recipe,
+    text: str,
+    directory: Path,
+    *,
+    progress: bool = True,
+    minutes: float = 0.0,
+    keep_every: int = 0,
+    tensorboard: bool = False,
+) -> dict[str, Any]:
     """Train as the recipe says, or continue a run that was interrupted, and return its record.
 
     Args:
@@ -135,18 +144,29 @@ def run_recipe(recipe: Recipe, text: str, directory: Path, *, progress: bool = T
         text: The recipe as YAML; a directory belongs to one text.
         directory: Created if needed; everything about the run is written there.
         progress: Whether to show a progress line.
+        minutes: See :class:`~topokd_lib.training.RunDirectory`.
+        keep_every: Likewise.
+        tensorboard: Likewise.
 
     Raises:
         RecipeError: If parts of the recipe do not fit together; see :func:`assemble` for other errors.
         RunDirectoryError: If the directory holds another run or cannot be written.
         CheckpointError: If the directory holds a checkpoint that cannot be read.
         TrainingDiverged: If the loss stops being a finite number.
+        Interrupted: If it was asked to stop, or another process of the run has ended.
     """
     fabric = _launch(recipe.engine)
     parts = assemble(recipe, fabric)
-    with fabric.rank_zero_first():
+    with fabric.rank_zero_first(), _the_recipe_is_at_fault():
         run = RunDirectory.open(
-            directory, recipe=text, seed=recipe.seed, data=parts.data, teacher=parts.teacher
+            directory,
+            recipe=text,
+            seed=recipe.seed,
+            data=parts.data,
+            teacher=parts.teacher,
+            minutes=minutes,
+            keep_every=keep_every,
+            tensorboard=tensorboard,
         )
     with run.occupy() if fabric.is_global_zero else nullcontext():
         if run.record is None:
@@ -159,6 +179,8 @@ def run_recipe(recipe: Recipe, text: str, directory: Path, *, progress: bool = T
                 recipe.schedule,
                 run,
                 seed=recipe.seed,
+                accumulate=recipe.engine.accumulate,
+                gather=recipe.engine.gather,
                 progress=progress,
                 diagnostics=parts.diagnostics,
             )
@@ -192,7 +214,7 @@ def rehearse(recipe: Recipe, *, steps: int = 2) -> History:
     fabric = _launch(recipe.engine)
     parts = assemble(recipe, fabric)
     schedule = replace(recipe.schedule, epochs=1, milestones=(), warmup_epochs=0)
-    loader = FewSteps(parts.loader, steps)
+    loader = FewSteps(parts.loader, steps * recipe.engine.accumulate)
     return fit(
         fabric,
         parts.student,
@@ -202,6 +224,8 @@ def rehearse(recipe: Recipe, *, steps: int = 2) -> History:
         schedule,
         None,
         seed=recipe.seed,
+        accumulate=recipe.engine.accumulate,
+        gather=recipe.engine.gather,
         progress=False,
         diagnostics=parts.diagnostics,
     )

@@ -22,7 +22,7 @@ from topokd_lib.errors import INTERRUPTED, Interrupted, RecipeError, RunDirector
 from topokd_lib.sweep.plan import PlannedRun, Sweep
 from topokd_lib.training.checkpoint import write_text
 from topokd_lib.training.run import is_in_use
-from topokd_lib.training.signals import listen
+from topokd_lib.training.stops import listen
 
 __all__ = ["RunStatus", "run_sweep", "status_of"]
 

@@ -11,8 +11,9 @@ from topokd_lib.training.checkpoint import (
 from topokd_lib.training.diagnostics import Diagnostics, GradientProbe, term_gradients
 from topokd_lib.training.distiller import Distiller
 from topokd_lib.training.engine import EngineSpec, make_fabric, seed_all
+from topokd_lib.training.epoch import Loader
 from topokd_lib.training.evaluate import Evaluation, evaluate
-from topokd_lib.training.fit import Loader, fit
+from topokd_lib.training.fit import fit
 from topokd_lib.training.log import EpochRecord, History
 from topokd_lib.training.run import DataSource, RunDirectory
 from topokd_lib.training.schedule import Schedule

@@ -91,7 +91,7 @@ def way_out(path: Path) -> str:
     """What to do with a checkpoint that cannot be used."""
     previous = path.with_name(PREVIOUS)
     if path.name != PREVIOUS and previous.exists():
-        return f"Delete it to continue from {previous}, which was written one epoch earlier."
+        return f"Delete it to continue from {previous}, which was written before it."
     return "There is no earlier one: delete it to start again from the first epoch."
 
 

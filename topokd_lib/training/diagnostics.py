@@ -6,6 +6,7 @@ respect to the student's embedding, the last feature that all terms have in comm
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -87,6 +88,15 @@ class GradientProbe:
         """Forget what was measured."""
         self._steps = 0
         self._sums: Tensor | None = None
+
+    def state(self) -> dict[str, Any]:
+        """What was measured so far, in plain containers for a checkpoint."""
+        return {"steps": self._steps, "sums": None if self._sums is None else self._sums.cpu()}
+
+    def restore(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Continue where :meth:`state` was taken."""
+        self._steps = state["steps"]
+        self._sums = None if state["sums"] is None else state["sums"].to(device)
 
     def is_due(self) -> bool:
         """Whether this step is measured; ask once per step."""

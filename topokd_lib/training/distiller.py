@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from topokd_lib.models import FeatureModel
@@ -11,7 +12,9 @@ from topokd_lib.objectives.base import Objective, WeightedSum
 from topokd_lib.outputs import Batch, ModelOutput
 from topokd_lib.training.diagnostics import GradientProbe
 
-__all__ = ["Distiller"]
+__all__ = ["Distiller", "join_processes"]
+
+Gather = Callable[[ModelOutput, ModelOutput, Batch], tuple[ModelOutput, ModelOutput, Batch]]
 
 
 class Distiller(nn.Module):
@@ -25,6 +28,7 @@ class Distiller(nn.Module):
         objective: What it should learn; also decides which of its features are kept.
         loss: Minimised in place of the objective, by a stage that comes before the main training.
         probe: Measures the gradients of the objective's terms, if it is a weighted sum.
+        gather: Joins what all processes hold (:func:`join_processes`), before the loss sees it.
     """
 
     def __init__(
@@ -33,12 +37,14 @@ class Distiller(nn.Module):
         objective: Objective,
         loss: Callable[[ModelOutput, ModelOutput, Batch], Tensor] | None = None,
         probe: GradientProbe | None = None,
+        gather: Gather | None = None,
     ) -> None:
         super().__init__()
         self.student = student
         self.objective = objective
         self.stage_loss = loss
         self.probe = probe
+        self.gather = gather
 
     def forward(
         self, batch: Batch, taught: ModelOutput
@@ -55,8 +61,36 @@ class Distiller(nn.Module):
         loss = self.stage_loss or self.objective
         with torch.autocast(out.logits.device.type, enabled=False):
             seen, target = out.float(), taught.float()
+            if self.gather is not None:
+                seen, target, batch = self.gather(seen, target, batch)
             if probe is None or not isinstance(self.objective, WeightedSum):
                 return loss(seen, target, batch), out.logits
             terms = self.objective.weighted(seen, target, batch)
             probe.measure(terms, out.features[probe.feature])
             return sum(terms.values(), start=seen.logits.new_zeros(())), out.logits
+
+
+def join_processes(fabric: Fabric) -> Gather:
+    r"""Joins outputs and batches of all processes to those of one process that has all the images.
+
+    Every process then computes the loss :math:`L` of the joint batch. Gradients flow back to the process that
+    an image belongs to, from all of them, and the average over processes that follows is the gradient of
+    :math:`L`; for a loss that draws random numbers, that of its mean over the processes' draws. What
+    normalises by batch statistics inside of the student still sees its own images only.
+    """
+
+    def every(tensor: Tensor) -> Tensor:
+        gathered = torch.as_tensor(fabric.all_gather(tensor, sync_grads=tensor.requires_grad))
+        return gathered.flatten(0, 1) if fabric.world_size > 1 else gathered
+
+    def output(own: ModelOutput) -> ModelOutput:
+        return ModelOutput(every(own.logits), {name: every(value) for name, value in own.features.items()})
+
+    def join(
+        student: ModelOutput, teacher: ModelOutput, batch: Batch
+    ) -> tuple[ModelOutput, ModelOutput, Batch]:
+        extras = {name: every(value) for name, value in batch.extras.items()}
+        images, labels, indices = map(every, (batch.images, batch.labels, batch.indices))
+        return output(student), output(teacher), Batch(images, labels, indices, extras)
+
+    return join

@@ -2,6 +2,7 @@
 
 import inspect
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -16,7 +17,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from topokd_lib.models import FeatureModel
 
-__all__ = ["EngineSpec", "make_fabric", "seed_all", "share_buffers"]
+__all__ = [
+    "EngineSpec",
+    "gather_objects",
+    "make_fabric",
+    "random_state",
+    "restore_random_state",
+    "seed_all",
+    "share_buffers",
+]
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,10 @@ class EngineSpec:
             safe, while inputs, teacher and every loss stay in float32.
         channels_last: Keep the channels of a pixel side by side in memory, as convolutions like it.
         compile: Translate both networks with ``torch.compile``, which takes a minute at the start.
+        accumulate: Batches whose gradients are averaged before each step of the optimiser. Every loss sees
+            each batch by itself; those that compare the images of a batch therefore do not see a larger one.
+        gather: Let every loss see the batches of all processes together, as one process with all the images
+            would. Without it each process compares its own images, and the gradients are averaged.
 
     Raises:
         ValueError: If a value is out of range.
@@ -42,12 +55,18 @@ class EngineSpec:
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     channels_last: bool = False
     compile: bool = False
+    accumulate: int = 1
+    gather: bool = False
 
     def __post_init__(self) -> None:
         if (self.devices != "auto" and self.devices < 1) or self.num_nodes < 1:
             raise ValueError(
                 f"training needs at least one device on at least one node, got devices={self.devices} "
                 f"and num_nodes={self.num_nodes}"
+            )
+        if self.accumulate < 1:
+            raise ValueError(
+                f"a step needs the gradients of at least one batch, got accumulate={self.accumulate}"
             )
         if self.precision not in ("32-true", "bf16-mixed"):
             raise ValueError(f"the precision is '32-true' or 'bf16-mixed', got {self.precision!r}")
@@ -148,6 +167,40 @@ def seed_all(seed: int, *stream: int) -> None:
     torch.manual_seed(int(words[0]) << 32 | int(words[1]))
     np.random.seed(int(words[0]))  # noqa: NPY002 (augmentations of others may read the global state)
     random.seed(int(words[1]))
+
+
+def random_state(fabric: Fabric) -> dict[str, Any]:
+    """The state of the generators that :func:`seed_all` seeds, in plain containers for a checkpoint."""
+    numpy_state = np.random.get_state(legacy=True)  # noqa: NPY002
+    assert isinstance(numpy_state, tuple)
+    name, keys, *rest = numpy_state
+    version, words, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(fabric.device) if fabric.device.type == "cuda" else None,
+        "numpy": [name, keys.tolist(), *rest],
+        "python": [version, list(words), gauss],
+    }
+
+
+def restore_random_state(fabric: Fabric, state: Mapping[str, Any]) -> None:
+    """Continue where :func:`random_state` was taken."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and fabric.device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], fabric.device)
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))  # noqa: NPY002
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+
+
+def gather_objects(fabric: Fabric, item: Any) -> list[Any]:
+    """What every process holds, in the order of their ranks, on all of them."""
+    if fabric.world_size == 1:
+        return [item]
+    items: list[Any] = [None] * fabric.world_size
+    torch.distributed.all_gather_object(items, item)
+    return items
 
 
 def share_buffers(fabric: Fabric, module: nn.Module) -> None:

@@ -138,6 +138,7 @@ class Meter:
         self._images = 0
         self._names: tuple[str, ...] = ()
         self._sums: Tensor | None = None
+        self._unread: list[Tensor] = []
 
     def update(
         self,
@@ -155,6 +156,28 @@ class Meter:
             self._names, self._sums = tuple(terms), torch.zeros_like(row, dtype=exact)
         self._sums += row
         self._images += len(batch)
+        self._unread.append(row)
+
+    def state(self) -> dict[str, Any]:
+        """What was added up so far on this process, in plain containers for a checkpoint."""
+        sums = None if self._sums is None else self._sums.cpu()
+        return {"images": self._images, "names": list(self._names), "sums": sums}
+
+    def restore(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Continue where :meth:`state` was taken."""
+        self._images, self._names = state["images"], tuple(state["names"])
+        self._sums = None if state["sums"] is None else state["sums"].to(device)
+
+    def first_broken(self, fabric: Fabric) -> int | None:
+        """How many steps before the last one the first value was seen that is no number.
+
+        Only steps since the last call of :meth:`means` are looked at; all processes have to ask.
+        """
+        finite = torch.stack([row.isfinite().all() for row in self._unread]).tolist()
+        ago = len(finite) - 1 - finite.index(False) if False in finite else -1
+        longest = torch.tensor(float(ago), device=fabric.device)
+        found = int(torch.as_tensor(fabric.all_reduce(longest, reduce_op="max")))
+        return None if found < 0 else found
 
     def means(self, fabric: Fabric) -> Means:
         """Averages so far; waits for the device, and for the other processes.
@@ -166,6 +189,8 @@ class Meter:
             raise ValueError("an average over no training step is undefined; the loader gave no batch")
         sums = torch.cat([self._sums, self._sums.new_tensor([self._images])])
         *totals, images = torch.as_tensor(fabric.all_reduce(sums, reduce_op="sum")).tolist()
+        if all(map(math.isfinite, totals)):
+            self._unread.clear()
         top1, loss, *terms = (total / images for total in totals)
         return Means(loss, top1, dict(zip(self._names, terms, strict=True)), int(images))
 

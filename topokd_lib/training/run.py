@@ -4,6 +4,7 @@ import difflib
 import json
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,13 +18,14 @@ import torch
 import yaml
 
 import topokd_lib
-from topokd_lib.errors import RunDirectoryError
+from topokd_lib.errors import CheckpointError, RunDirectoryError
 from topokd_lib.models import FeatureModel, Teacher
 from topokd_lib.outputs import Normalisation
 from topokd_lib.training.checkpoint import (
     PREVIOUS,
     save_checkpoint,
     save_student,
+    write_atomically,
     write_text,
 )
 from topokd_lib.training.log import EpochRecord, History
@@ -59,8 +61,8 @@ class RunDirectory:
     ``recipe.yaml``             the resolved recipe, as given
     ``provenance.json``         seed, data, commit, versions, hardware, start
     ``log.jsonl``               one line per epoch (:class:`~topokd_lib.training.log.EpochRecord`)
-    ``last.ckpt``               state after the last complete epoch
-    ``previous.ckpt``           the same, one epoch earlier
+    ``last.ckpt``               state after the last complete epoch, or where the run was asked to stop
+    ``previous.ckpt``           the state that was stored before it
     ``best.safetensors``        weights after the epoch with the best test accuracy
     ``student.safetensors``     weights after the last epoch; present when the run is finished
     ``record.json``             all of the above that is worth keeping in one file; written last
@@ -72,6 +74,10 @@ class RunDirectory:
         seed: Of the run.
         normalisation: Of the data, for the weight files.
         resumed: Whether the directory held the beginning of this run already.
+        minutes: Between two states that are stored in the middle of an epoch, for long epochs; 0: only when
+            the process is asked to stop.
+        keep_every: Epochs between two checkpoints that are kept for good, as ``epoch<n>.ckpt``; 0 keeps none.
+        tensorboard: Whether to write the log for TensorBoard too, into ``tensorboard/``.
     """
 
     path: Path
@@ -79,6 +85,9 @@ class RunDirectory:
     seed: int
     normalisation: Normalisation | None
     resumed: bool
+    minutes: float = 0.0
+    keep_every: int = 0
+    tensorboard: bool = False
 
     FILES = (
         "recipe.yaml",
@@ -100,6 +109,9 @@ class RunDirectory:
         seed: int = 0,
         data: DataSource | None = None,
         teacher: Teacher | None = None,
+        minutes: float = 0.0,
+        keep_every: int = 0,
+        tensorboard: bool = False,
     ) -> "RunDirectory":
         """Create the directory of a run, or return to it.
 
@@ -111,11 +123,20 @@ class RunDirectory:
             seed: Of the run.
             data: What it is trained on; name and fingerprint are noted and compared.
             teacher: Likewise; a recipe names a file, and what the file holds may have changed.
+            minutes: See :class:`RunDirectory`; it may change when a run is continued.
+            keep_every: Likewise.
+            tensorboard: Likewise.
 
         Raises:
+            ValueError: If a number is negative.
             RunDirectoryError: If the place cannot be written to, holds something else, or holds a run with
                 another recipe, seed, data or teacher; the message shows the difference.
         """
+        if minutes < 0 or keep_every < 0:
+            raise ValueError(
+                f"states are stored every so many minutes and kept every so many epochs, or never (0); got "
+                f"minutes={minutes} and keep_every={keep_every}"
+            )
         path = Path(path)
         identity = {
             "seed": seed,
@@ -130,6 +151,9 @@ class RunDirectory:
             seed,
             normalisation=None if data is None else data.normalisation,
             resumed=(path / "recipe.yaml").exists(),
+            minutes=minutes,
+            keep_every=keep_every,
+            tensorboard=tensorboard,
         )
         if run.resumed:
             run._require_same(identity)
@@ -162,7 +186,7 @@ class RunDirectory:
 
     @property
     def checkpoint_path(self) -> Path:
-        """Where the state after the last complete epoch is, or will be."""
+        """Where the state to resume from is, or will be."""
         return self.path / "last.ckpt"
 
     @property
@@ -201,21 +225,37 @@ class RunDirectory:
             identity = {name: earlier.pop(name) for name in ("seed", "data", "teacher")}
             sessions = [*earlier.pop("earlier_sessions"), earlier]
             now = {**identity, **provenance(), "earlier_sessions": sessions}
-            write_text(self.path / "provenance.json", _json(now))
-        write_text(self.path / "log.jsonl", "".join(_line(record) for record in history.records))
+            with _room_for(self.path / "provenance.json"):
+                write_text(self.path / "provenance.json", _json(now))
+        with _room_for(self.path / "log.jsonl"):
+            write_text(self.path / "log.jsonl", "".join(_line(record) for record in history.records))
 
     def write_log(self, record: EpochRecord) -> None:
-        """Add a line to the log."""
-        with (self.path / "log.jsonl").open("a", encoding="utf-8") as log:
+        """Add a line to the log.
+
+        Raises:
+            CheckpointError: If the disk is full.
+        """
+        with _room_for(self.path / "log.jsonl"), (self.path / "log.jsonl").open("a", encoding="utf-8") as log:
             log.write(_line(record))
 
     def save(
         self, history: History, state: Mapping[str, Any], student: FeatureModel, in_channels: int
     ) -> None:
-        """Store ``state`` to resume from, and the weights too if the last epoch is the best."""
-        if history.epochs and history.best is history.last:
+        """Store ``state`` to resume from, and the weights too if an epoch that has just ended is the best.
+
+        Raises:
+            CheckpointError: If the disk is full; what was stored before is untouched.
+        """
+        between_epochs = state.get("position") is None
+        if between_epochs and history.epochs and history.best is history.last:
             self._save_student(self.best_path, student, in_channels, history.best)
         save_checkpoint(self.checkpoint_path, state)
+        done = len(history.epochs)
+        if between_epochs and done and self.keep_every and done % self.keep_every == 0:
+            kept = self.path / f"epoch{done:04d}.ckpt"
+            with _room_for(kept), write_atomically(kept) as partial:
+                shutil.copyfile(self.checkpoint_path, partial)
 
     def finish(self, history: History, student: FeatureModel, in_channels: int) -> None:
         """Store the final weights, and then the record, which marks the run as finished."""
@@ -229,7 +269,8 @@ class RunDirectory:
             "wall_time_seconds": history.seconds,
             "curve": history.to_list(),
         }
-        write_text(self.path / "record.json", _json(record))
+        with _room_for(self.path / "record.json"):
+            write_text(self.path / "record.json", _json(record))
 
     def _save_student(self, path: Path, student: FeatureModel, in_channels: int, epoch: EpochRecord) -> None:
         data = self._read("provenance.json")["data"] or {}
@@ -295,6 +336,18 @@ class RunDirectory:
                     f"{self.path} holds a run with {what} {before}, this one has {what} {now}; "
                     f"choose another directory, or delete this one"
                 )
+
+
+@contextmanager
+def _room_for(path: Path) -> Iterator[None]:
+    """A disk that is full is told like any other mistake."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write {path} ({error.strerror or error}); checkpoints are untouched. Make room, or make "
+            f"the directory writable, and run the same command again: it continues where it stopped"
+        ) from error
 
 
 def is_in_use(path: Path) -> bool:
