@@ -325,7 +325,7 @@ def test_accelerator_that_is_not_there(refuses, mine):
 
 def test_loss_that_is_no_number_ends_the_run_and_keeps_what_was_good(refuses, mine, tmp_path):
     complaint = refuses("train", "--config", mine, "--out", tmp_path / "run", "--schedule.lr", "1e30")
-    assert "in epoch 1 of stage 'main'; nothing was stored. Lower the learning rate" in complaint
+    assert "in epoch 1 of stage 'main', step 2; nothing was stored. Lower the learning rate" in complaint
     assert (tmp_path / "run" / "recipe.yaml").exists()
 
 

@@ -1,7 +1,6 @@
 import inspect
 import json
 import math
-import sys
 from dataclasses import replace
 
 import pytest
@@ -431,7 +430,12 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_everything(fabric, tmp
     with pytest.raises(TrainingDiverged) as raised:
         train(fabric, objective=objective, run=opened(tmp_path))
     message = str(raised.value)
-    for part in ("(boom", "in epoch 3 of stage 'main'", f"state is in {tmp_path / 'last.ckpt'}", "Lower the"):
+    for part in (
+        "(boom",
+        f"in epoch 3 of stage 'main', step {step + 1};",
+        f"state is in {tmp_path / 'last.ckpt'}",
+        "Lower the",
+    ):
         assert part in message
     state = load_checkpoint(tmp_path / "last.ckpt")
     assert len(state["history"]) == len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
@@ -444,7 +448,7 @@ def test_without_a_run_nothing_was_stored(fabric):
 
 
 def test_a_long_epoch_is_not_trained_to_its_end(fabric, monkeypatch):
-    monkeypatch.setattr(epoch, "CHECK_EVERY", 5)
+    monkeypatch.setattr("topokd_lib.training.epoch.CHECK_EVERY", 5)
     boom = Explode(0, 7)
     with pytest.raises(TrainingDiverged, match="stage 'main', step 8;"):
         train(fabric, objective=weigh(boom=boom), loader=ToyLoader(train=8 * 40))

@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"topokd: {text}", file=sys.stderr)
         return 2
     except errors.Interrupted as error:
+        if _is_helper():  # its end must not alarm the first process, which tells the story
+            return 0
         print(f"topokd: {error}", file=sys.stderr)
         return errors.INTERRUPTED
     except KeyboardInterrupt:
@@ -64,3 +66,10 @@ def _run(words: list[str]) -> int:
             command, rest = find_command(words)
             command(rest)
     return 0
+
+
+def _is_helper() -> bool:
+    """Whether Fabric has started this process beside the first one, and no scheduler has."""
+    return os.environ.get("LOCAL_RANK", "0") != "0" and not {"TORCHELASTIC_RUN_ID", "SLURM_PROCID"} & set(
+        os.environ
+    )

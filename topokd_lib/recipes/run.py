@@ -36,6 +36,7 @@ from topokd_lib.training import (
     make_fabric,
     seed_all,
 )
+from topokd_lib.training.engine import launch, lost_processes
 
 __all__ = [
     "Assembly",
@@ -123,7 +124,7 @@ def _launch(spec: EngineSpec) -> Fabric:
         fabric = make_fabric(spec)
     except RuntimeError as error:  # Fabric's word for an accelerator that is not there
         raise RecipeError(f"engine.accelerator={spec.accelerator} cannot be used here: {error}") from error
-    fabric.launch()
+    launch(fabric, spec)
     return fabric
 
 
@@ -168,7 +169,7 @@ def run_recipe(
             keep_every=keep_every,
             tensorboard=tensorboard,
         )
-    with run.occupy() if fabric.is_global_zero else nullcontext():
+    with run.occupy() if fabric.is_global_zero else nullcontext(), lost_processes(fabric):
         if run.record is None:
             fit(
                 fabric,

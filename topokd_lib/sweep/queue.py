@@ -277,7 +277,7 @@ def _read_status(sweep: Sweep) -> dict[str, Mapping[str, Any]]:
     path = sweep.folder / "status.json"
     try:
         return {entry["name"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunDirectoryError(

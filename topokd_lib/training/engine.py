@@ -1,14 +1,18 @@
 """Where the computation happens: device, number of processes, precision, and the random state."""
 
 import inspect
+import os
 import random
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.strategies.ddp import DDPStrategy
@@ -16,10 +20,13 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from topokd_lib.models import FeatureModel
+from topokd_lib.errors import Interrupted
 
 __all__ = [
     "EngineSpec",
     "gather_objects",
+    "launch",
+    "lost_processes",
     "make_fabric",
     "random_state",
     "restore_random_state",
@@ -142,6 +149,23 @@ def make_fabric(spec: EngineSpec | None = None) -> Fabric:
     return Fabric(**settings)
 
 
+def launch(fabric: Fabric, spec: EngineSpec) -> None:
+    """Start the other processes, or join those that torchrun or SLURM has started.
+
+    A worker group that torchrun starts again finds the addresses of the dead one in its store; processes that
+    read them before they are replaced wait for nobody (torch 2.15). Here every attempt has names of its own.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if attempt != "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and spec.processes > 1:
+        rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        agent = dist.TCPStore(host, port, processes, is_master=False)  # type: ignore[attr-defined]
+        store = dist.PrefixStore(f"attempt{attempt}", agent)  # type: ignore[attr-defined]
+        backend = "nccl" if spec.uses_cuda else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=processes)
+    fabric.launch()
+
+
 def seed_all(seed: int, *stream: int) -> None:
     """Seed torch, NumPy and Python from a seed and the numbers that tell streams apart.
 
@@ -194,12 +218,31 @@ def restore_random_state(fabric: Fabric, state: Mapping[str, Any]) -> None:
     random.setstate((version, tuple(words), gauss))
 
 
+@contextmanager
+def lost_processes(fabric: Fabric) -> Iterator[None]:
+    """Tell that another process of the run has ended, where its messages are missed.
+
+    Raises:
+        Interrupted: In place of what the communication library says.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        ours = type(error).__module__.startswith("topokd_lib")
+        if ours or fabric.world_size == 1 or not re.search(r"(?i)gloo|nccl|peer|socket", str(error)):
+            raise
+        raise Interrupted(
+            f"another process of this run has ended ({str(error).splitlines()[0][:120]}); "
+            f"the same command goes on from the last state that was stored"
+        ) from error
+
+
 def gather_objects(fabric: Fabric, item: Any) -> list[Any]:
     """What every process holds, in the order of their ranks, on all of them."""
     if fabric.world_size == 1:
         return [item]
     items: list[Any] = [None] * fabric.world_size
-    torch.distributed.all_gather_object(items, item)
+    dist.all_gather_object(items, item)
     return items
 
 
