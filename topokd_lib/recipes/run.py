@@ -91,7 +91,7 @@ def assemble(recipe: Recipe, fabric: Fabric | None = None) -> Assembly:
             teacher,
             image_shape=data.image_shape,
             train_labels=data.train_labels,
-            batch_size=recipe.data.batch_size * (loader.world_size if recipe.engine.gather else 1),
+            batch_size=recipe.data.batch_size * (fabric.world_size if fabric and recipe.engine.gather else 1),
         )
         objective = recipe.objective(pair)
         diagnostics = build_diagnostics(recipe.diagnostics, student, teacher, objective, loader)

@@ -19,8 +19,8 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from topokd_lib.models import FeatureModel
 from topokd_lib.errors import Interrupted
+from topokd_lib.models import FeatureModel
 
 __all__ = [
     "EngineSpec",

@@ -188,7 +188,7 @@ class Session:
 
     def train_stage(self, stage: InitStage, number: int, schedule: Schedule) -> None:
         """Train exactly the modules of a stage; everything else is in evaluation mode and stays as it is."""
-        distiller = Distiller(self.student, self.objective, stage.loss, self.gather)
+        distiller = Distiller(self.student, self.objective, stage.loss, gather=self.gather)
         trained = {p for module in stage.modules for p in module.parameters() if p.requires_grad}
         unknown = trained - set(distiller.parameters())
         if not trained or unknown:

@@ -47,9 +47,8 @@ def fit(
 
     The objective's initial stages come first. With a run directory every epoch is logged and stored, and a
     run that was interrupted continues as if nothing had happened: to the last bit on a CPU, and on a GPU as
-    far as its kernels repeat themselves. After a kill it continues from the last state that was stored, which
-    is that after an epoch unless the run stores more often; after SIGTERM or SIGUSR1, from the very step. An
-    initial stage begins again. A finished run is not trained again.
+    far as its kernels repeat themselves. After SIGTERM or SIGUSR1 it continues from the very step, after a
+    kill from the last state that was stored; initial stages begin again. A finished run is left alone.
 
     Args:
         fabric: Already launched if it has several processes.
@@ -78,8 +77,8 @@ def fit(
         load_weights(run.student_path, student.eval())
         return History.from_list(finished["curve"])
     first = _first_batch(student, objective, loader, accumulate)
-    extra = diagnostics or Diagnostics()
-    probe = _probe(student, objective, extra)
+    diagnostics = diagnostics or Diagnostics()
+    probe = _probe(student, objective, diagnostics)
     for module in filter(None, (student, teacher, objective)):
         fabric.to_device(module)
     saved = None if run is None else _saved_state(run, fabric)
@@ -88,16 +87,11 @@ def fit(
     pending = stages if saved is None else ()
     objective.values = {}
     writer = run if fabric.is_global_zero else None
-    if writer is not None:
-        writer.begin(history)
-
     position: Position | None = None if saved is None else saved.get("position")
     epochs = schedule.epochs + sum(stage.epochs for stage in pending)
     with (
         _log_to(writer, history) as log,
-        _progress(
-            fabric, loader, len(first), accumulate, epochs, history, position, enabled=progress
-        ) as line,
+        _progress(fabric, loader, first, accumulate, epochs, history, position, progress) as line,
         listen() as request,
     ):
         stops = Stops(fabric, request, 0.0 if run is None else run.minutes)
@@ -119,8 +113,8 @@ def fit(
         wrapped, stepper = fabric.setup(distiller, optimizer)
 
         def store(position: Position | None = None) -> None:
+            state = _state(fabric, distiller, optimizer, history, position)
             if writer is not None:
-                state = _state(fabric, distiller, optimizer, history, position)
                 writer.save(history, state, student, first.images.shape[1])
 
         if pending:
@@ -142,8 +136,8 @@ def fit(
             test = evaluate(fabric, student, loader.test_batches())
             session.require_finite(distiller, test, epoch)
             line.show(record.loss, test.top1)
-            if extra.after_epoch is not None and fabric.is_global_zero:
-                record.diagnostics.update(extra.after_epoch())
+            if writer is not None and diagnostics.after_epoch is not None:
+                record.diagnostics.update(diagnostics.after_epoch())
             log(replace(record, test=test, seconds=time.perf_counter() - start))
             store()
             if stops.due() and stops.stop and epoch + 1 < schedule.epochs:
@@ -167,7 +161,9 @@ def _probe(student: FeatureModel, objective: WeightedSum, wanted: Diagnostics) -
 
 @contextmanager
 def _log_to(writer: RunDirectory | None, history: History) -> Iterator[Callable[[EpochRecord], None]]:
-    """A function that keeps an epoch wherever it shall be kept."""
+    """A function that keeps an epoch wherever it shall be kept; what is known already is written first."""
+    if writer is not None:
+        writer.begin(history)
     wanted = writer is not None and writer.tensorboard
     with open_board(writer.path / "tensorboard", history) if writer and wanted else nullcontext() as show:
 
@@ -184,19 +180,18 @@ def _log_to(writer: RunDirectory | None, history: History) -> Iterator[Callable[
 def _progress(
     fabric: Fabric,
     loader: Loader,
-    batch_size: int,
+    first: Batch,
     accumulate: int,
     epochs: int,
     history: History,
     position: Position | None,
-    *,
-    enabled: bool,
+    wanted: bool,
 ) -> Progress:
     """A line for all epochs, of which some are done."""
-    per_step = batch_size * accumulate * fabric.world_size
+    per_step = len(first) * accumulate * fabric.world_size
     per_epoch = per_step * (loader.steps_per_epoch // accumulate)
     done = per_epoch * len(history.epochs) + per_step * (position["step"] if position else 0)
-    return Progress(total=per_epoch * epochs, done=done, enabled=enabled and fabric.is_global_zero)
+    return Progress(total=per_epoch * epochs, done=done, enabled=wanted and fabric.is_global_zero)
 
 
 def _first_batch(student: FeatureModel, objective: WeightedSum, loader: Loader, accumulate: int) -> Batch:
