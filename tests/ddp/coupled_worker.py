@@ -1,4 +1,4 @@
-"""Two processes with objectives that compare the images of a batch; ``test_coupled.py`` looks at the files."""
+"""Two processes whose losses compare the images of a batch; ``test_coupled.py`` looks at the files."""
 
 import sys
 from pathlib import Path

@@ -93,7 +93,7 @@ def test_batches_that_do_not_fill_a_step_are_left_out(fabric):
         trained(fabric, ToyLoader(batch_size=4), coupled=False, accumulate=9)
 
 
-# --------------------------------------------------------------- which objectives couple the images of a batch
+# ------------------------------------------------------------- which objectives couple the images of a batch
 
 
 def couples(name: str) -> bool:
