@@ -52,7 +52,7 @@ def test_pairing_by_seed_is_what_narrows_the_interval():
 def test_difference_of_one_seed_has_no_interval_and_of_none_is_none():
     assert str(paired_difference({0: 71.0}, {0: 70.0})) == "+1.00"
     assert paired_difference({0: 71.0}, {1: 70.0}) is None
-    with pytest.raises(ValueError, match="a confidence lies between 0 and 1, got 95.0"):
+    with pytest.raises(ValueError, match=r"a confidence lies between 0 and 1, got 95\.0"):
         paired_difference({0: 1.0}, {0: 1.0}, confidence=95.0)
 
 

@@ -70,6 +70,17 @@ def test_dry_run_of_the_command_writes_nothing(training, tmp_path, monkeypatch, 
     assert list(elsewhere.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", TRAINING)
+def test_dry_run_needs_neither_data_nor_teacher_nor_artefacts(name, tmp_path, monkeypatch, capsys):
+    """What a user can do with every recipe before anything is there; small batches save minutes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TOPOKD_DATA", str(tmp_path / "nowhere"))
+    small = ["--data.batch_size", "8"] if name.partition("/")[0] != "digits" else []
+    assert main(["train", "--config", name, "--dry-run", "--synthetic", *small]) == 0
+    assert capsys.readouterr().out.startswith("dry run on noise: all parts fit; loss of the first steps ")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_prepares(preparation, tmp_path, capsys):
     assert main(["prepare", "ripsnet", "--config", preparation.name, *preparation.overrides]) == 0
     path = tmp_path / "made.safetensors"

@@ -70,5 +70,5 @@ def test_every_second_checkpoint_is_kept(tmp_path):
     kept = sorted(path.name for path in tmp_path.glob("epoch*.ckpt"))
     assert kept == ["epoch0002.ckpt", "epoch0004.ckpt"]
     assert len(load_checkpoint(tmp_path / "epoch0002.ckpt")["history"]) == 2
-    with pytest.raises(ValueError, match="got minutes=0.0 and keep_every=-1"):
+    with pytest.raises(ValueError, match=r"got minutes=0\.0 and keep_every=-1"):
         train(tmp_path, ToyLoader(), keep_every=-1)

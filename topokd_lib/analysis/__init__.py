@@ -23,6 +23,7 @@ from topokd_lib.analysis.reported import (
     markdown_table,
     read_own_runs,
 )
+from topokd_lib.analysis.run_comparison import RunComparison, compare_runs
 from topokd_lib.analysis.runs import (
     Difference,
     ResultsTable,
@@ -45,10 +46,12 @@ __all__ = [
     "ReportedRow",
     "ReportedTable",
     "ResultsTable",
+    "RunComparison",
     "RunResult",
     "Source",
     "Spread",
     "compare",
+    "compare_runs",
     "error_budget",
     "error_table",
     "free_cloud",

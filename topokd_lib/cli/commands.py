@@ -47,6 +47,8 @@ COMMANDS = {
     "sweep": Command("run many recipes, pairs and seeds as a queue that survives a kill", "sweep.sweep"),
     "estimate": Command("time a few steps of every run of a sweep, and say what all will take", "sweep.cost"),
     "table": Command("a table of results: mean ± sd over seeds, paired differences", "results.table"),
+    "plot": Command("curves of runs, or accuracy over cost of the methods of a sweep", "results.plot"),
+    "compare": Command("two runs: their recipes, curves and answers to each test image", "results.compare"),
     "calibrate": Command("the weight at which a term pulls as hard as another", "analysis.calibrate"),
     "free-clouds": Command("what each loss asks of points that are free to move", "analysis.free_clouds"),
     "recipes": Command("list recipes, models and objectives", "listing.recipes"),

@@ -1,5 +1,8 @@
 """``topokd recipes`` and ``topokd models``: what there is."""
 
+from collections import Counter
+from pathlib import Path
+
 from topokd_lib.cli.parser import new_parser
 
 __all__ = ["models", "recipes"]
@@ -12,15 +15,29 @@ def recipes(words: list[str]) -> None:
     from topokd_lib.models import MODELS
     from topokd_lib.recipes import benchmark_pairs, find_recipe, recipe_names, recipe_title
 
-    new_parser("recipes", "").parse_args(words)
+    parser = new_parser("recipes", "[--results DIRECTORY]")
+    parser.add_argument("--results", default="results", help="folder of records, which say what was run")
+    counts = _recorded(Path(parser.parse_args(words).results))
     print("recipes (topokd train --config NAME):")
     width = max(len(name) for name in recipe_names())
     for name in recipe_names():
-        print(f"  {name:<{width}}  {recipe_title(find_recipe(name))}")
+        ran = f" [recorded runs: {counts[name]}]" if counts[name] else ""
+        print(f"  {name:<{width}}  {recipe_title(find_recipe(name))}{ran}")
     print(f"pairs:      {', '.join(benchmark_pairs())}")
     print(f"data sets:  {', '.join(DATA)}")
     print(f"models:     {', '.join(MODELS)}")
     print(f"objectives: {', '.join(objectives.objective_names())}")
+
+
+def _recorded(results: Path) -> Counter[str]:
+    """How many runs of each recipe are in a folder of records; the folders are named after the recipes."""
+    from topokd_lib.analysis import read_runs
+    from topokd_lib.errors import RunDirectoryError
+
+    try:
+        return Counter(run.method for run in read_runs(results))
+    except RunDirectoryError:
+        return Counter()  # nothing was recorded here
 
 
 def models(words: list[str]) -> None:

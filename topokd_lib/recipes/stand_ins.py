@@ -45,10 +45,14 @@ def stand_in_options(
     batch_size = int(recipe["data"]["batch_size"])
     name, about = recipe["data"]["name"], recipe["data"].get("options") or {}
     options: list[str] = []
+    if synthetic and "schedule" in recipe:  # a teacher that knows nothing may ask for steps that are too large
+        options += ["--schedule.lr", "1e-9"]
     if synthetic and name in SIZES:
         size, classes, _, _ = SIZES[name]
         name, about = "noise", {"size": size, "classes": classes, "train": 3 * batch_size, "test": 8}
         options += ["--data.name", name, "--data.options", json.dumps(about)]
+        if recipe["data"].get("augment", "").startswith("resized"):  # for images on disk only
+            options += ["--data.augment", "crop-flip"]
         if str(recipe["data"]["augment"]).startswith("resized"):  # of images on disk; noise lies in memory
             options += ["--data.augment", "none"]
     wanted = (recipe.get("teacher") or {}).get("weights")
