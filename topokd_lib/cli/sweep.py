@@ -102,7 +102,7 @@ def duration(seconds: float) -> str:
     """Seconds in the unit that one would say.
 
     Example:
-        >>> duration(0.42), duration(75), duration(7300), duration(400000)
+        >>> duration(0.42), duration(75.0), duration(7300.0), duration(400000.0)
         ('0.4 s', '1.2 min', '2.0 h', '4.6 d')
     """
     for size, unit in ((86400.0 * 2, "d"), (3600.0, "h"), (60.0, "min")):

@@ -190,7 +190,7 @@ def measure_training(
         start=start,
         epoch=steps * times["main"] + test / processes * per_test_image,
         epochs=recipe.schedule.epochs,
-        early=sum(lengths[name] * steps * times[name] for name in lengths),
+        early=sum((lengths[name] * steps * times[name] for name in lengths), start=0.0),
         measured_steps=count * len(times),
     )
 
