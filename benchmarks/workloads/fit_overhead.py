@@ -73,6 +73,7 @@ def bare(loader: EpochLoader, steps: int) -> npt.NDArray[np.floating]:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+    logits(student, few)  # the test after an epoch
     return logits(student, few)
 
 

@@ -45,7 +45,9 @@ def stand_in_options(
     batch_size = int(recipe["data"]["batch_size"])
     name, about = recipe["data"]["name"], recipe["data"].get("options") or {}
     options: list[str] = []
-    if synthetic and "schedule" in recipe:  # a teacher that knows nothing may ask for steps that are too large
+    if (
+        synthetic and "schedule" in recipe
+    ):  # a teacher that knows nothing may ask for steps that are too large
         options += ["--schedule.lr", "1e-9"]
     if synthetic and name in SIZES:
         size, classes, _, _ = SIZES[name]
