@@ -1,6 +1,6 @@
 """Each topological term does on real features what it says: its own statistic comes nearer to the teacher's.
 
-On the digits, with cross-entropy and one term, from three seeds, against cross-entropy alone with the same seeds.
+On the digits, with cross-entropy and one term, from three seeds, against cross-entropy alone.
 Nothing is claimed here about accuracy.
 """
 
