@@ -1,9 +1,12 @@
 """The experiment with free points, on a small version: the ordering that the book's argument rests on."""
 
+import json
+
 import pytest
 
 from topokd_lib.analysis import free_cloud_table, run_free_clouds
 from topokd_lib.analysis.free_cloud import LOSSES, STARTS, make_clouds
+from topokd_lib.cli import main
 from topokd_lib.errors import UnknownName
 
 NAMES = ("RKD distance", "signature", "sorted deaths, raw", "H0 image, raw", "RTD-Lite")
@@ -72,3 +75,12 @@ def test_progress_and_errors():
         run_free_clouds(["signatur"])
     with pytest.raises(ValueError, match="got seeds=0, steps=300 and points=64"):
         run_free_clouds(["signature"], seeds=0)
+
+
+def test_the_command_writes_what_it_prints(tmp_path, capsys):
+    path = tmp_path / "free_clouds.json"
+    assert main(["free-clouds", "--seeds", "1", "--steps", "2", "--out", str(path)]) == 0
+    assert "signature" in capsys.readouterr().out
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert content["versions"]["torch"]
+    assert {row["start"] for row in content["rows"]} == set(STARTS)

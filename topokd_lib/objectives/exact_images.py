@@ -147,8 +147,8 @@ class ExactImages(nn.Module):
     @staticmethod
     def _forget(module: nn.Module, _: object) -> None:
         """What was computed from the buffers is out of date once they are loaded."""
-        assert isinstance(module, ExactImages)
-        module._fitted, module._complete = None, False
+        if isinstance(module, ExactImages):
+            module._fitted, module._complete = None, False
 
 
 def _fit(bars: Float[Tensor, "clouds bars 2"], dimension: int) -> PersistenceImage | None:
