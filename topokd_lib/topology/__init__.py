@@ -29,6 +29,7 @@ from topokd_lib.topology.distances import (
 )
 from topokd_lib.topology.graph_filtrations import graph_diagrams
 from topokd_lib.topology.health import RipsNetHealth, TopologyHealth, topology_health
+from topokd_lib.topology.image_persistence import CubicalPersistence, ImagePersistence, ScanPersistence
 from topokd_lib.topology.images import PersistenceImage, tgd_official
 from topokd_lib.topology.landscapes import persistence_landscape, persistence_silhouette
 from topokd_lib.topology.reduction import Reduction, reduce_boundary
@@ -50,6 +51,9 @@ __all__ = [
     "CloudAgreement",
     "FilteredComplex",
     "ImageChange",
+    "CubicalPersistence",
+    "FilteredComplex",
+    "ImagePersistence",
     "PersistenceDiagrams",
     "PersistenceImage",
     "Reduction",
@@ -58,6 +62,7 @@ __all__ = [
     "RipsNetHealth",
     "RipsNetReport",
     "Robustness",
+    "ScanPersistence",
     "TopologyHealth",
     "alpha_diagrams",
     "betti_curve",
