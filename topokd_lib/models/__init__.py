@@ -27,7 +27,7 @@ from topokd_lib.models.counting import ModelSize, count_macs, count_parameters
 from topokd_lib.models.imagenet_mobilenetv1 import MobileNetV1
 from topokd_lib.models.published import translate_state
 from topokd_lib.models.staged import StagedModel
-from topokd_lib.models.teacher import Teacher
+from topokd_lib.models.teacher import Teacher, TeacherGroup
 from topokd_lib.models.torchvision_adapter import TorchvisionModel
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "StagedModel",
     "Taps",
     "Teacher",
+    "TeacherGroup",
     "TorchvisionModel",
     "count_macs",
     "count_parameters",

@@ -34,6 +34,8 @@ from topokd_lib.objectives.exact_images import ExactImages
 from topokd_lib.objectives.topkd import TopKD, topology_loss
 from topokd_lib.objectives.sorted_deaths import SortedDeaths, sorted_deaths_loss
 from topokd_lib.objectives.rtd_lite import RTDLite, rtd_lite_loss
+from topokd_lib.objectives.tgd import TGD, merged_kd_loss, merged_similarity_loss
+from topokd_lib.objectives.topkd import TopKD, feature_cloud, topology_loss
 
 __all__ = [
     "AT",
@@ -54,6 +56,7 @@ __all__ = [
     "SP",
     "SRD",
     "SRRL",
+    "TGD",
     "VID",
     "CrossEntropy",
     "ExactImages",
@@ -93,6 +96,8 @@ __all__ = [
     "layer_attention",
     "log_distance_loss",
     "make_connector",
+    "merged_kd_loss",
+    "merged_similarity_loss",
     "n_to_one_loss",
     "negative_margin",
     "neighbour_loss",
