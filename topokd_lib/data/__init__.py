@@ -6,6 +6,13 @@ from collections.abc import Callable
 from topokd_lib.data.cifar import load_cifar10, load_cifar100
 from topokd_lib.data.digits import load_digits
 from topokd_lib.data.encoded import StreamedImages
+from topokd_lib.data.extras import (
+    ComputedExtra,
+    Extra,
+    LoaderWithExtras,
+    SampleArrays,
+    load_prepared_images,
+)
 from topokd_lib.data.folders import load_cinic10, load_image_folder
 from topokd_lib.data.image_data import ImageData, normalise
 from topokd_lib.data.imagenet import load_imagenet
@@ -18,8 +25,12 @@ from topokd_lib.errors import did_you_mean, require_name
 __all__ = [
     "BETTI",
     "DATA",
+    "ComputedExtra",
     "EpochLoader",
+    "Extra",
     "ImageData",
+    "LoaderWithExtras",
+    "SampleArrays",
     "StreamLoader",
     "StreamedImages",
     "load_cifar10",
@@ -30,6 +41,7 @@ __all__ = [
     "load_image_folder",
     "load_imagenet",
     "load_noise",
+    "load_prepared_images",
     "load_shapes",
     "normalise",
     "sample_cloud",
@@ -44,6 +56,7 @@ DATA: dict[str, Callable[..., ImageData | StreamedImages]] = {
     "image-folder": load_image_folder,
     "noise": load_noise,
     "imagenet": load_imagenet,
+    "prepared-images": load_prepared_images,
 }
 """Every data set by name; the options of each are the keyword arguments of its function."""
 

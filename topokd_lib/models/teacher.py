@@ -77,6 +77,11 @@ class Teacher(nn.Module):
         return self.model.name
 
     @property
+    def networks(self) -> tuple[FeatureModel, ...]:
+        """The network, or those of a group."""
+        return (self.model,)
+
+    @property
     def num_classes(self) -> int:
         """Number of logits."""
         return self.model.num_classes
@@ -175,6 +180,10 @@ class TeacherGroup(Teacher):
     def members(self) -> dict[str, Teacher]:
         """The teachers by name."""
         return {name: cast("Teacher", teacher) for name, teacher in self.teachers.items()}
+
+    @property
+    def networks(self) -> tuple[FeatureModel, ...]:
+        return tuple(teacher.model for teacher in self.members.values())
 
     @property
     def name(self) -> str:

@@ -35,7 +35,6 @@ from topokd_lib.objectives.topkd import TopKD, topology_loss
 from topokd_lib.objectives.sorted_deaths import SortedDeaths, sorted_deaths_loss
 from topokd_lib.objectives.rtd_lite import RTDLite, rtd_lite_loss
 from topokd_lib.objectives.tgd import TGD, merged_kd_loss, merged_similarity_loss
-from topokd_lib.objectives.topkd import TopKD, feature_cloud, topology_loss
 
 __all__ = [
     "AT",

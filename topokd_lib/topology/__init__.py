@@ -49,10 +49,9 @@ from topokd_lib.topology.spanning_tree import (
 __all__ = [
     "CHANGES",
     "CloudAgreement",
-    "FilteredComplex",
-    "ImageChange",
     "CubicalPersistence",
     "FilteredComplex",
+    "ImageChange",
     "ImagePersistence",
     "PersistenceDiagrams",
     "PersistenceImage",
