@@ -12,8 +12,17 @@ import yaml
 from topokd_lib.data import ImageData, load_data
 from topokd_lib.data.cifar import NORMALISATION
 from topokd_lib.models import create_model
-from topokd_lib.prepare import RipsNetPlan
-from topokd_lib.recipes import DataSpec, Recipe, RipsNetRecipe, TeacherSpec, find_recipe, run_ripsnet_recipe
+from topokd_lib.prepare import RipsNetPlan, prepare_image_persistence
+from topokd_lib.recipes import (
+    DataSpec,
+    ImagePersistenceRecipe,
+    Recipe,
+    RipsNetRecipe,
+    TeacherSpec,
+    find_recipe,
+    run_ripsnet_recipe,
+)
+from topokd_lib.topology import ScanPersistence
 from topokd_lib.training import save_student
 
 MINE = """\
@@ -68,20 +77,60 @@ def make_ripsnet(path: Path, teacher: Path, data: DataSpec) -> Path:
     return path
 
 
+def make_persistence(path: Path, data: ImageData) -> Path:
+    """Small persistence images."""
+    scans = ScanPersistence(resolution=8, span=1.0)
+    return prepare_image_persistence(data, scans, path, processes=1).path
+
+
+def make_group(content: dict[str, Any], directory: Path) -> list[str]:
+    """Overrides that name small things in place of teachers, persistence images and a start."""
+    data = load_data(content["data"]["name"], **content["data"].get("options", {}))
+    overrides = []
+    for name in content["data"].get("extras", {}):
+        made = make_persistence(directory / name, data)
+        overrides += [f"--data.extras.{name}.artefact", str(made)]
+    for name, about in content["teachers"].items():
+        reads = about.get("reads")
+        images = load_data("prepared-images", artefact=directory / reads) if reads else data
+        model = create_model("resnet8", num_classes=10, in_channels=images.image_shape[0])
+        save_student(
+            directory / f"{name}.safetensors",
+            model,
+            in_channels=images.image_shape[0],
+            normalisation=images.normalisation,
+            data=images.name,
+            data_fingerprint=images.fingerprint(),
+        )
+        overrides += [f"--teachers.{name}.weights", str(directory / f"{name}.safetensors")]
+    return overrides
+
+
 @dataclass
 class Case:
     """One recipe of the library, ready to run with small things in place of what it needs."""
 
     name: str
-    kind: type[Recipe] | type[RipsNetRecipe]
+    kind: type[Recipe] | type[RipsNetRecipe] | type[ImagePersistenceRecipe]
     overrides: list[str]
 
     @classmethod
     def make(cls, name: str, directory: Path) -> "Case":
         """Read from the file what is needed, and make it."""
         content: dict[str, Any] = yaml.safe_load(find_recipe(name).read_text(encoding="utf-8"))
-        data = DataSpec(**content["data"])
+        data = DataSpec(**{field: value for field, value in content["data"].items() if field != "extras"})
         overrides: list[str] = []
+        if "persistence" in content:
+            overrides = ["--artefact", str(directory / "made"), "--processes", "1"]
+            return cls(name, ImagePersistenceRecipe, overrides)
+        if data.name == "prepared-images":
+            made = make_persistence(directory / "made", load_data("digits", size=8))
+            overrides += ["--data.options.artefact", str(made), "--student", "resnet8"]
+        if "teachers" in content:
+            overrides += make_group(content, directory)
+        if "initial_weights" in content:
+            start = make_teacher(directory / "start.safetensors", data=data.name)
+            overrides += ["--initial_weights", str(start)]
         if data.name in STAND_INS:  # small batches, and below a small student, save minutes
             data = replace(data, batch_size=16)
             overrides += ["--data.batch_size", "16"]

@@ -75,9 +75,9 @@ def build_recipe(parser: ArgumentParser, options: Namespace, kind: type[AnyRecip
     text = writer.dump(Namespace(**{name: options[name] for name in names}))
     try:
         built = parser.instantiate(options)
+        return kind(**{name: built[name] for name in names}), text
     except (TypeError, ValueError) as error:
         raise RecipeError(str(error)) from error
-    return kind(**{name: built[name] for name in names}), text
 
 
 def load_recipe(
