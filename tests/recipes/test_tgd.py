@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from topokd_lib.recipes import (
     assemble,
     load_recipe,
     recipe_names,
+    run_image_persistence_recipe,
 )
 from topokd_lib.topology import ScanPersistence
 from topokd_lib.training import Schedule, save_student
@@ -170,6 +172,28 @@ class TestErrors:
             load_recipe(case.name, options, kind=Recipe)
         assert main(["train", "--config", case.name, *options]) == 2
         assert "not both" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--teachers.image.cache", "float32"], "kept for one teacher of images, and this is 2 teachers"),
+            (["--diagnostics.shape", "true"], "compares with one teacher of images, and this is 2 teachers"),
+        ],
+    )
+    def test_what_several_teachers_cannot_do(self, case, options, message):
+        with pytest.raises(RecipeError, match=message):
+            load_recipe(case.name, [*case.overrides, *options], kind=Recipe)
+
+    def test_nor_one_that_reads_something_else(self, tmp_path):
+        spec = TeacherSpec(tmp_path, cache="float32", reads="map")
+        with pytest.raises(ValueError, match="and this is a teacher that reads 'map'"):
+            Recipe(DataSpec("digits"), "resnet8", {}, teacher=spec)
+
+    def test_images_that_stay_on_disk(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(DataSpec, "load", lambda self: SimpleNamespace(name="imagenet"))
+        recipe = ImagePersistenceRecipe(DataSpec("imagenet"), tmp_path / "p")
+        with pytest.raises(RecipeError, match=r"imagenet is read from disk; .*data\.extras\.NAME\.compute"):
+            run_image_persistence_recipe(recipe)
 
     def test_names_of_teachers(self, tmp_path):
         with pytest.raises(ValueError, match="names of teachers are words, got 'image/1'; rename"):
