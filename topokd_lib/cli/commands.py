@@ -34,9 +34,7 @@ class Command:
 
 
 COMMANDS = {
-    "train": Command(
-        "train a network as a recipe says, or continue a run that was interrupted", "train.train"
-    ),
+    "train": Command("train as a recipe says, or continue a run that was interrupted", "train.train"),
     "evaluate": Command("measure the test accuracy of a finished run", "train.evaluate"),
     "prepare ripsnet": Command(
         "train a RipsNet on a teacher's clouds, which TopKD needs", "prepare.prepare_ripsnet"
@@ -54,7 +52,7 @@ COMMANDS = {
     "free-clouds": Command("what each loss asks of points that are free to move", "analysis.free_clouds"),
     "recipes": Command("list recipes, models and objectives", "listing.recipes"),
     "models": Command(
-        "list models with their parameters, multiply-accumulates and feature shapes", "listing.models"
+        "list models with parameters, multiply-accumulates and feature shapes", "listing.models"
     ),
     "demo": Command("the main experiment in small: what topology adds, on the 8×8 digits", "demo.demo"),
 }
