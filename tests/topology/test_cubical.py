@@ -138,6 +138,23 @@ def test_auto_takes_the_engine_that_is_faster(monkeypatch):
         assert engine("top-cells", gradient=True) == "_values"
 
 
+@NUMBA
+def test_code_is_compiled_anew_where_it_cannot_be_kept(monkeypatch):
+    import numba
+
+    def njit(*, nogil, cache=False):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: function
+
+    monkeypatch.setattr(numba, "njit", njit)
+    merging._compiled_sweep.cache_clear()
+    image = torch.tensor([[[0.0, 9.0, 1.0], [8.0, 7.5, 7.0], [2.5, 3.0, 4.0]]])
+    (h0,) = cubical_diagrams(image, construction="vertices", dimensions=(0,), engine="numba")
+    assert in_order(h0[0]).tolist() == [[2.5, 7.0], [1.0, 8.0]]
+    merging._compiled_sweep.cache_clear()
+
+
 def test_numba_is_asked_for_and_not_there(monkeypatch):
     merging._compiled_sweep.cache_clear()
     monkeypatch.setitem(sys.modules, "numba", None)

@@ -61,7 +61,10 @@ def _compiled_sweep() -> Callable[..., Pixels]:
             "engine='numba' needs numba, which is not installed: pip install 'topokd-lib[fast]', or take "
             "engine='gudhi', which gives the same bars"
         ) from error
-    compiled: Callable[..., Pixels] = njit(cache=True, nogil=True)(_sweep)
+    try:
+        compiled: Callable[..., Pixels] = njit(cache=True, nogil=True)(_sweep)
+    except RuntimeError:  # there is no folder for the cache
+        compiled = njit(nogil=True)(_sweep)
     return compiled
 
 
