@@ -62,7 +62,7 @@ def cubical_diagrams(
             it with the death infinity.
         engine: What finds the bars; all find the same. ``"gudhi"`` works everywhere, and is fastest for top
             cells whose gradient is not asked for. ``"numba"`` (extra ``fast``) merges pixels of images in
-            compiled code, ten times faster wherever gudhi has to name pixels or works on vertices. ``"auto"``
+            compiled code, seven times as fast wherever gudhi has to name pixels or works on vertices. ``"auto"``
             takes the faster of those that can.
 
     Raises:
