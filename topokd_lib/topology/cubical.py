@@ -62,8 +62,8 @@ def cubical_diagrams(
             it with the death infinity.
         engine: What finds the bars; all find the same. ``"gudhi"`` works everywhere, and is fastest for top
             cells whose gradient is not asked for. ``"numba"`` (extra ``fast``) merges pixels of images in
-            compiled code, seven times as fast wherever gudhi has to name pixels or works on vertices. ``"auto"``
-            takes the faster of those that can.
+            compiled code, seven times as fast wherever gudhi has to name pixels or works on vertices.
+            ``"auto"`` takes the faster of those that can.
 
     Raises:
         ValueError: If the images have no batch axis, are empty, not real or not finite, an option is
