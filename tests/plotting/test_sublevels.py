@@ -31,9 +31,7 @@ def test_pixels_up_to_the_level_are_marked(level, marked):
 
 def test_levels_are_drawn_two_in_a_row_with_their_titles():
     figure = levels_figure(RING, [1.0, 5.0, 9.0])
-    assert [ax.get_title(loc="left") for ax in figure.axes] == [
-        rf"$\varepsilon = {level}$" for level in (1, 5, 9)
-    ]
+    assert [ax.get_title(loc="left") for ax in figure.axes] == [rf"$\varepsilon = {level}$" for level in (1, 5, 9)]
 
 
 def test_a_bar_stands_at_its_minimum_and_ends_where_it_dies():
