@@ -16,6 +16,7 @@ from topokd_lib.objectives.ofd import OFD, negative_margin, partial_distance
 from topokd_lib.objectives.cc import CC, consecutive_loss, correlation_loss, gaussian_correlation
 from topokd_lib.objectives.sp import SP, similarity_loss, similarity_matrix
 from topokd_lib.objectives.crd import CRD, contrast_loss, contrast_scores
+from topokd_lib.objectives.gkd import GKD, graph_loss, similarity_graphs
 from topokd_lib.objectives.semckd import SemCKD, calibrated_loss, layer_attention
 from topokd_lib.objectives.signature import Signature, signature_loss
 from topokd_lib.objectives.srrl import SRRL, representation_loss
@@ -45,6 +46,7 @@ __all__ = [
     "DIST",
     "DKD",
     "FSP",
+    "GKD",
     "KD",
     "LSKD",
     "MGD",
@@ -89,6 +91,7 @@ __all__ = [
     "gaussian_correlation",
     "generation_loss",
     "gradient_loss",
+    "graph_loss",
     "hierarchical_loss",
     "hint_loss",
     "kd_loss",
@@ -114,6 +117,7 @@ __all__ = [
     "rtd_lite_loss",
     "selectivity_loss",
     "signature_loss",
+    "similarity_graphs",
     "similarity_loss",
     "similarity_matrix",
     "sorted_deaths_loss",

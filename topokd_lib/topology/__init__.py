@@ -28,6 +28,15 @@ from topokd_lib.topology.distances import (
     wasserstein_distance,
 )
 from topokd_lib.topology.graph_filtrations import graph_diagrams
+from topokd_lib.topology.graphs import (
+    cosine_graph,
+    graph_spectrum,
+    nearest_neighbours,
+    normalised_adjacency,
+    normalised_laplacian,
+    signal_smoothness,
+    spectral_distance,
+)
 from topokd_lib.topology.health import RipsNetHealth, TopologyHealth, topology_health
 from topokd_lib.topology.image_persistence import CubicalPersistence, ImagePersistence, ScanPersistence
 from topokd_lib.topology.images import PersistenceImage, tgd_official
@@ -73,6 +82,7 @@ __all__ = [
     "closure",
     "cloud_agreement",
     "cross_barcode",
+    "cosine_graph",
     "cubical_diagrams",
     "edge_lengths",
     "edge_weights",
@@ -80,11 +90,15 @@ __all__ = [
     "faces",
     "fit_ripsnet",
     "graph_diagrams",
+    "graph_spectrum",
     "h0_deaths",
     "minimum_spanning_tree",
     "mst_edges",
     "optimal_matching",
     "pairwise_distances",
+    "nearest_neighbours",
+    "normalised_adjacency",
+    "normalised_laplacian",
     "persistence_entropy",
     "persistence_landscape",
     "persistence_silhouette",
@@ -97,8 +111,10 @@ __all__ = [
     "scale_distances",
     "scale_points",
     "signal_diagrams",
+    "signal_smoothness",
     "sliced_wasserstein_distance",
     "sorted_deaths_distance",
+    "spectral_distance",
     "tgd_official",
     "topology_health",
     "wasserstein_distance",
