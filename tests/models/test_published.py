@@ -16,6 +16,10 @@ TGD_NORMALISATION = ((0.507, 0.487, 0.441), (0.267, 0.256, 0.276))
 """Numbers of CIFAR-100, which the authors of TGD use for CIFAR-10."""
 
 
+IGKD_NORMALISATION = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+"""The students of IG-KD see pixels between 0 and 1 as they are."""
+
+
 def _errors(model, data, normalisation, count):
     mean, std = (torch.tensor(numbers)[:, None, None] for numbers in normalisation)
     images, labels = data["images"][:count] / 255, data["labels"][:count]
@@ -91,6 +95,44 @@ def jpeg_test_images():
 def test_networks_of_tgd_on_all_test_images(which, tgd_student, jpeg_test_images):
     wrong = _errors(tgd_student(which), jpeg_test_images, TGD_NORMALISATION, 10_000)
     assert 100 - wrong / 100 == pytest.approx(TGD_STUDENTS[which][0], abs=0.2)
+
+
+def igkd_student(published_arrays, file):
+    model = create_model("igkd_mobilenetv2_cut5", num_classes=10)
+    model.load_state_dict(translate_state(published_arrays(f"weights/igkd/{file}"), "igkd"))
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "accuracy"), [("student_kd_ig_at_92p42", 92.23), ("student_kd_92p29", 92.82)]
+)
+def test_networks_of_igkd(file, accuracy, published_arrays):
+    """Accuracy in percent on the same images. One was saved in three parts, the other as a whole."""
+    model = igkd_student(published_arrays, file)
+    assert sum(p.numel() for p in model.parameters()) == 543_498
+    data = published_arrays("data/cifar10_test_lossless1017")
+    errors = _errors(model, data, IGKD_NORMALISATION, 1017)
+    assert 100 - 100 * errors / 1017 == pytest.approx(accuracy, abs=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "accuracy"), [("student_kd_ig_at_92p42", 83.76), ("student_kd_92p29", 81.21)]
+)
+def test_networks_of_igkd_on_jpegs(file, accuracy, published_arrays, jpeg_test_images):
+    """To 0.2 points, because decoders differ."""
+    model = igkd_student(published_arrays, file)
+    errors = _errors(model, jpeg_test_images, IGKD_NORMALISATION, 10_000)
+    assert 100 - errors / 100 == pytest.approx(accuracy, abs=0.2)
+
+
+@pytest.mark.slow
+def test_teacher_of_graph_kd_on_jpegs(published_arrays, jpeg_test_images):
+    """The only network of graph_kd whose error on JPEGs is known by itself and not as a mean over seeds."""
+    model = create_model("gkd_wrn_28_1", num_classes=10)
+    model.load_state_dict(translate_state(published_arrays("weights/gkd/wrn28_1_teacher_seed0"), "graph_kd"))
+    assert _errors(model, jpeg_test_images, GKD_NORMALISATION, 10_000) / 100 == pytest.approx(18.04, abs=0.2)
 
 
 def test_all_parameters_are_translated_and_none_twice():
