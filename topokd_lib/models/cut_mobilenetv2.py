@@ -6,10 +6,10 @@ Reference:
     D. Hernandez, J. Chang, T. Nordling. Knowledge Distillation: Enhancing Neural Network Compression with
     Integrated Gradients. 2025. [hernandez2025igkd]
 Differs from:
-    torchvision's network in two places: the stem and the group of 24 channels keep the resolution. That is the
-    teacher of the official code (nordlinglab/ModelCompression-IntegratedGradients) with its parameter names; a
-    student is what is left of it without the last 3, 5, 7 … blocks, :func:`topokd_lib.models.translate_state`
-    renames the parameters of those that were published in three parts.
+    torchvision's network in two places: the stem and the group of 24 channels keep the resolution. That is
+    the teacher of the official code (nordlinglab/ModelCompression-IntegratedGradients) with its parameter
+    names. A student is what is left of it without the last 3, 5, 7 … blocks; for those that were published
+    in three parts, :func:`topokd_lib.models.translate_state` renames the parameters.
 """
 
 from collections.abc import Iterator
