@@ -99,6 +99,7 @@ __all__ = [
     "nearest_neighbours",
     "normalised_adjacency",
     "normalised_laplacian",
+    "optimal_matching",
     "persistence_entropy",
     "persistence_landscape",
     "persistence_silhouette",
