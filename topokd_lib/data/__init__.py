@@ -18,6 +18,7 @@ from topokd_lib.data.image_data import ImageData, normalise
 from topokd_lib.data.imagenet import load_imagenet
 from topokd_lib.data.loaders import EpochLoader
 from topokd_lib.data.noise import load_noise
+from topokd_lib.data.overlay import OverlayLoader, lay_over, spread
 from topokd_lib.data.shapes import BETTI, load_shapes, sample_cloud
 from topokd_lib.data.streaming import StreamLoader
 from topokd_lib.errors import did_you_mean, require_name
@@ -31,8 +32,10 @@ __all__ = [
     "ImageData",
     "LoaderWithExtras",
     "SampleArrays",
+    "OverlayLoader",
     "StreamLoader",
     "StreamedImages",
+    "lay_over",
     "load_cifar10",
     "load_cifar100",
     "load_cinic10",
@@ -45,6 +48,7 @@ __all__ = [
     "load_shapes",
     "normalise",
     "sample_cloud",
+    "spread",
 ]
 
 DATA: dict[str, Callable[..., ImageData | StreamedImages]] = {
