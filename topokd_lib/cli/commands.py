@@ -42,6 +42,9 @@ COMMANDS = {
     "prepare teacher-cache": Command(
         "keep what a teacher says about every view of every image", "prepare.prepare_teacher_cache"
     ),
+    "prepare attributions": Command(
+        "integrated gradients of a teacher for every image, which IG-KD needs", "prepare.prepare_attributions"
+    ),
     "prepare image-persistence": Command(
         "compute the persistence images of a data set, which TGD needs", "prepare.prepare_persistence"
     ),

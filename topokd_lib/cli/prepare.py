@@ -4,9 +4,11 @@ from contextlib import closing
 
 from topokd_lib.cli.parser import Stages, new_parser
 from topokd_lib.recipes import (
+    AttributionRecipe,
     ImagePersistenceRecipe,
     Recipe,
     RipsNetRecipe,
+    run_attribution_recipe,
     run_image_persistence_recipe,
     run_ripsnet_recipe,
     run_teacher_cache,
@@ -14,7 +16,7 @@ from topokd_lib.recipes import (
 from topokd_lib.recipes.load import add_recipe_options, build_recipe, parse_recipe
 from topokd_lib.topology import CHANGES
 
-__all__ = ["prepare_persistence", "prepare_ripsnet", "prepare_teacher_cache"]
+__all__ = ["prepare_attributions", "prepare_persistence", "prepare_ripsnet", "prepare_teacher_cache"]
 
 
 def prepare_ripsnet(words: list[str]) -> None:
@@ -60,4 +62,18 @@ def prepare_persistence(words: list[str]) -> None:
     print(
         f"{recipe.artefact}: {channels} persistence images of {'×'.join(map(str, size))} pixels for each "
         f"of {len(arrays.train)} training and {len(arrays.test)} test images of {arrays.about['data']}"
+    )
+
+
+def prepare_attributions(words: list[str]) -> None:
+    """Explain every image's logit by integrated gradients, as a recipe says."""
+    parser = new_parser("prepare attributions", "[--config RECIPE] [--FIELD VALUE ...]")
+    add_recipe_options(parser, AttributionRecipe)
+    recipe, _ = build_recipe(parser, parse_recipe(parser, words)[0], AttributionRecipe)
+    with closing(Stages()) as stages:
+        arrays = run_attribution_recipe(recipe, progress=stages.show)
+    print(
+        f"{recipe.artefact}: maps of {'×'.join(map(str, arrays.shape))} pixels for each of "
+        f"{len(arrays.train)} training and {len(arrays.test)} test images of {arrays.about['data']}, which "
+        f"explain {arrays.about['teacher']}"
     )

@@ -33,6 +33,7 @@ __all__ = [
     "LoaderWithExtras",
     "SampleArrays",
     "OverlayLoader",
+    "SampleArrays",
     "StreamLoader",
     "StreamedImages",
     "lay_over",

@@ -89,7 +89,7 @@ class SampleArrays:
         if not path.is_dir():
             begun = path.with_name(f"{path.name}.partial")
             state = f"is not finished ({begun} is its beginning)" if begun.exists() else "is not there"
-            raise DataError(f"the artefact {path} {state}; `topokd prepare image-persistence` makes it")
+            raise DataError(f"the artefact {path} {state}; `topokd prepare` makes it: see the recipe")
         try:
             about = json.loads((path / "about.json").read_text(encoding="utf-8"))
             if about["format"] != FORMAT:

@@ -4,8 +4,10 @@ from topokd_lib.recipes.calibrate import Calibration, calibrate
 from topokd_lib.recipes.extras import ExtraSpec
 from topokd_lib.recipes.files import find_recipe, recipe_names, recipe_title
 from topokd_lib.recipes.load import load_recipe
+from topokd_lib.recipes.overlays import OverlaySpec
 from topokd_lib.recipes.pairs import BenchmarkPair, benchmark_pairs
 from topokd_lib.recipes.recipe import (
+    AttributionRecipe,
     DataSpec,
     DiagnosticsSpec,
     ImagePersistenceRecipe,
@@ -19,6 +21,7 @@ from topokd_lib.recipes.run import (
     default_directory,
     evaluate_run,
     rehearse,
+    run_attribution_recipe,
     run_image_persistence_recipe,
     run_recipe,
     run_ripsnet_recipe,
@@ -27,12 +30,14 @@ from topokd_lib.recipes.run import (
 from topokd_lib.recipes.stand_ins import stand_in_options
 
 __all__ = [
+    "AttributionRecipe",
     "BenchmarkPair",
     "Calibration",
     "DataSpec",
     "DiagnosticsSpec",
     "ExtraSpec",
     "ImagePersistenceRecipe",
+    "OverlaySpec",
     "Recipe",
     "RipsNetRecipe",
     "TeacherSpec",
@@ -47,6 +52,7 @@ __all__ = [
     "recipe_names",
     "recipe_title",
     "rehearse",
+    "run_attribution_recipe",
     "run_image_persistence_recipe",
     "run_recipe",
     "run_ripsnet_recipe",

@@ -20,13 +20,16 @@ from topokd_lib.data import (
 from topokd_lib.errors import ArtefactMismatch, CheckpointError, FeatureNotFound
 from topokd_lib.models import Teacher, TeacherGroup
 from topokd_lib.objectives import Objective, WeightedSum
+from topokd_lib.outputs import Normalisation
 from topokd_lib.pair import Pair
-from topokd_lib.prepare import RipsNetPlan
+from topokd_lib.prepare import AttributionPlan, RipsNetPlan
 from topokd_lib.recipes.extras import ExtraSpec, require_trained_on
+from topokd_lib.recipes.overlays import OverlaySpec
 from topokd_lib.topology import ImagePersistence, ScanPersistence
 from topokd_lib.training import EngineSpec, Schedule, load_student
 
 __all__ = [
+    "AttributionRecipe",
     "DataSpec",
     "DiagnosticsSpec",
     "ImagePersistenceRecipe",
@@ -52,6 +55,8 @@ class DataSpec:
         on_device: Keep a data set that lies in memory on the GPU, where it is cropped and mirrored too.
         extras: What batches carry beside images, by name. Those from an artefact belong to the images as they
             lie in the data set, and need ``augment: none``.
+        overlay: Attribution maps laid over what the student sees, for IG-KD.
+        normalisation: What batches are normalised with, in place of the data set's own.
     """
 
     name: str
@@ -61,6 +66,8 @@ class DataSpec:
     workers: int = 4
     on_device: bool = True
     extras: dict[str, ExtraSpec] = field(default_factory=dict)
+    overlay: OverlaySpec | None = None
+    normalisation: Normalisation | None = None
 
     def __post_init__(self) -> None:
         fixed = [name for name, spec in self.extras.items() if spec.artefact is not None]
@@ -76,7 +83,8 @@ class DataSpec:
         Raises:
             UnknownName: If there is no such data set.
         """
-        return load_data(self.name, **self.options)
+        data = load_data(self.name, **self.options)
+        return data if self.normalisation is None else replace(data, normalisation=self.normalisation)
 
     def loader(
         self,
@@ -311,3 +319,22 @@ class ImagePersistenceRecipe:
     persistence: ImagePersistence = field(default_factory=ScanPersistence)
     shuffle: int | None = None
     processes: int | None = None
+
+
+@dataclass
+class AttributionRecipe:
+    """How the attribution maps of a teacher are prepared.
+
+    Args:
+        data: The images, which are explained as they are.
+        teacher: Whose logits are explained.
+        artefact: The directory that is made.
+        attributions: All other choices.
+        device: Where the teacher computes: ``cpu``, ``cuda`` …
+    """
+
+    data: DataSpec
+    teacher: TeacherSpec
+    artefact: Path
+    attributions: AttributionPlan
+    device: str = "cpu"

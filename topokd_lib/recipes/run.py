@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
-from topokd_lib.data import ImageData, LoaderWithExtras, SampleArrays, StreamedImages
+from topokd_lib.data import ImageData, LoaderWithExtras, OverlayLoader, SampleArrays, StreamedImages
 from topokd_lib.errors import ArtefactMismatch, RecipeError, RunDirectoryError
 from topokd_lib.models import FeatureModel, Teacher, create_model
 from topokd_lib.objectives import WeightedSum
@@ -20,6 +20,7 @@ from topokd_lib.pair import Pair
 from topokd_lib.prepare import (
     CachedTeacher,
     cache_teacher,
+    prepare_attributions,
     prepare_image_persistence,
     prepare_ripsnet,
 )
@@ -27,7 +28,13 @@ from topokd_lib.prepare.ripsnet import Progress
 from topokd_lib.recipes.diagnostics import build_diagnostics
 from topokd_lib.recipes.files import recipe_names
 from topokd_lib.recipes.load import load_recipe
-from topokd_lib.recipes.recipe import ImagePersistenceRecipe, Recipe, RipsNetRecipe, weight_file
+from topokd_lib.recipes.recipe import (
+    AttributionRecipe,
+    ImagePersistenceRecipe,
+    Recipe,
+    RipsNetRecipe,
+    weight_file,
+)
 from topokd_lib.topology import RipsNetArtefact
 from topokd_lib.training import (
     Diagnostics,
@@ -51,6 +58,7 @@ __all__ = [
     "default_directory",
     "evaluate_run",
     "rehearse",
+    "run_attribution_recipe",
     "run_image_persistence_recipe",
     "run_recipe",
     "run_ripsnet_recipe",
@@ -83,7 +91,7 @@ def assemble(recipe: Recipe, fabric: Fabric | None = None) -> Assembly:
     """
     with _the_recipe_is_at_fault():
         data = recipe.data.load()
-        loader = recipe.data.loader(
+        loader: Loader = recipe.data.loader(
             data,
             seed=recipe.seed,
             rank=fabric.global_rank if fabric else 0,
@@ -92,6 +100,8 @@ def assemble(recipe: Recipe, fabric: Fabric | None = None) -> Assembly:
         )
         extras = {name: spec.load(data) for name, spec in recipe.data.extras.items()}
         teacher = recipe.load_teacher(data, extras)
+        if recipe.data.overlay is not None:
+            loader = recipe.data.overlay.serve(loader, teacher)
         seed_all(recipe.seed)
         student = create_model(recipe.student, num_classes=data.num_classes, in_channels=data.image_shape[0])
         if recipe.initial_weights is not None:
@@ -102,7 +112,8 @@ def assemble(recipe: Recipe, fabric: Fabric | None = None) -> Assembly:
             image_shape=data.image_shape,
             train_labels=data.train_labels,
             batch_size=recipe.data.batch_size,
-            extra_shapes={name: extra.shape for name, extra in extras.items()},
+            extra_shapes={name: extra.shape for name, extra in extras.items()}
+            | (loader.extra_shapes if isinstance(loader, OverlayLoader) else {}),
         )
         objective = recipe.objective(pair)
         diagnostics = build_diagnostics(recipe.diagnostics, student, teacher, objective, loader)
@@ -296,6 +307,37 @@ def run_teacher_cache(
     tell(f"{outputs.spec.describe(outputs.names)}; {len(outputs.missing()):,} are missing")
     parts.teacher.fill(parts.data, device=fabric.device, progress=progress)
     return parts.teacher
+
+
+def run_attribution_recipe(recipe: AttributionRecipe, *, progress: Progress | None = None) -> SampleArrays:
+    """Prepare attribution maps as the recipe says, or go on with what an earlier call began.
+
+    Raises:
+        UnknownName: If the data set does not exist.
+        DataError: If its files are not there, or the artefact cannot be written.
+        CheckpointError: If the teacher's weights cannot be read.
+        ArtefactMismatch: If the artefact is there and was made otherwise.
+        RecipeError: If the teacher does not fit the data, captum is not installed, or the device is not
+            there.
+    """
+    with _the_recipe_is_at_fault():
+        data = recipe.data.load()
+        if not isinstance(data, ImageData):
+            raise RecipeError(
+                f"attributions are prepared for data sets that lie in memory, which {data.name} does not"
+            )
+        teacher = recipe.teacher.load(data)
+        try:
+            teacher.to(recipe.device)
+        except (AssertionError, RuntimeError) as error:  # PyTorch's words for a device that is not there
+            raise RecipeError(f"device={recipe.device} cannot be used here: {error}") from error
+        try:
+            made = prepare_attributions(
+                teacher, data, recipe.attributions, recipe.artefact, progress=progress
+            )
+        except ImportError as error:
+            raise RecipeError(str(error)) from error
+    return SampleArrays.open(made)
 
 
 def _require_writable(path: Path) -> None:

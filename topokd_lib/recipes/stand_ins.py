@@ -62,7 +62,10 @@ def stand_in_options(
     start = recipe.get("initial_weights")
     if start is not None and (synthetic or not Path(start).exists()):
         options += ["--initial_weights", "null"]
+    overlay = (recipe["data"].get("overlay") or {}).get("artefact")
     wanted = (recipe.get("teacher") or {}).get("weights")
+    if overlay is not None and (synthetic or not Path(overlay).exists() or not Path(wanted or "").exists()):
+        options += ["--data.overlay.artefact", "null"]
     if wanted is None:
         return options
     data, weights = load_data(name, **about), Path(wanted)
@@ -72,7 +75,7 @@ def stand_in_options(
         weights = folder / "teacher.safetensors"
         torch.manual_seed(0)
         model = create_model(network or (named or [recipe["student"]])[-1], num_classes=data.num_classes)
-        save_student(weights, model)
+        save_student(weights, model, normalisation=data.normalisation)
         options += ["--teacher.weights", str(weights)]
     for option, argument, path in _artefacts(recipe):
         if invented or not Path(path).exists():
