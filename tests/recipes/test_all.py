@@ -9,6 +9,7 @@ from tests.recipes.made import Case
 from topokd_lib.cli import main
 from topokd_lib.data import SampleArrays
 from topokd_lib.recipes import (
+    AttributionRecipe,
     ImagePersistenceRecipe,
     Recipe,
     RipsNetRecipe,
@@ -80,6 +81,13 @@ def test_prepares(preparation, tmp_path, capsys):
         assert capsys.readouterr().out.startswith(f"{made.path}: 6 persistence images of ")
         assert made.train.any()
         return
+    if preparation.kind is AttributionRecipe:
+        words = ["prepare", "attributions", "--config", preparation.name, *preparation.overrides]
+        assert main(words) == 0
+        made = SampleArrays.open(tmp_path / "made")
+        assert capsys.readouterr().out.startswith(f"{made.path}: maps of ")
+        assert made.train.any()
+        return
     assert main(["prepare", "ripsnet", "--config", preparation.name, *preparation.overrides]) == 0
     path = tmp_path / "made.safetensors"
     said = capsys.readouterr().out
@@ -99,6 +107,9 @@ def test_resolved_text_says_the_same(case, tmp_path):
         assert again.persistence == recipe.persistence
         return
     assert again.teacher == recipe.teacher
+    if case.kind is AttributionRecipe:
+        assert again.attributions == recipe.attributions
+        return
     assert "seed" in yaml.safe_load(text) or "seed" in yaml.safe_load(text)["plan"]
 
 
