@@ -4,20 +4,13 @@ Does the student look like the teacher, and in what; and what do others say of t
 """
 
 from topokd_lib.analysis.approximation import ErrorBudget, error_budget, error_table
-from topokd_lib.analysis.comparison import Comparison, compare, shape_agreement
-from topokd_lib.analysis.free_cloud import (
-    FreeCloud,
-    free_cloud,
-    free_cloud_table,
-    run_free_clouds,
-)
 from topokd_lib.analysis.attributions import (
     AttributionAgreement,
     attribution_agreement,
     compare_attributions,
 )
 from topokd_lib.analysis.calibration import Calibration, measure_calibration
-from topokd_lib.analysis.comparison import Comparison, compare
+from topokd_lib.analysis.comparison import Comparison, compare, shape_agreement
 from topokd_lib.analysis.corruptions import (
     CORRUPTIONS,
     SEVERITIES,
@@ -27,6 +20,12 @@ from topokd_lib.analysis.corruptions import (
 )
 from topokd_lib.analysis.diagram_distances import DISTANCES, DiagramDistance, diagram_distances
 from topokd_lib.analysis.embeddings import umap_embedding
+from topokd_lib.analysis.free_cloud import (
+    FreeCloud,
+    free_cloud,
+    free_cloud_table,
+    run_free_clouds,
+)
 from topokd_lib.analysis.reported import (
     Caution,
     Correction,
@@ -73,14 +72,14 @@ __all__ = [
     "Spread",
     "attribution_agreement",
     "compare",
-    "error_budget",
-    "error_table",
-    "free_cloud",
-    "free_cloud_table",
     "compare_attributions",
     "corrupt",
     "corruption_errors",
     "diagram_distances",
+    "error_budget",
+    "error_table",
+    "free_cloud",
+    "free_cloud_table",
     "load_reported",
     "markdown_table",
     "measure_calibration",

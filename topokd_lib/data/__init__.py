@@ -31,7 +31,6 @@ __all__ = [
     "Extra",
     "ImageData",
     "LoaderWithExtras",
-    "SampleArrays",
     "OverlayLoader",
     "SampleArrays",
     "StreamLoader",

@@ -1,14 +1,13 @@
 """What is computed before training and kept as an artefact."""
 
-from topokd_lib.prepare.clouds import clouds_of_test_images, teacher_clouds
-from topokd_lib.prepare.image_persistence import prepare_image_persistence
 from topokd_lib.prepare.attributions import (
     AttributionPlan,
     attribution_map,
     integrated_gradients,
     prepare_attributions,
 )
-from topokd_lib.prepare.clouds import teacher_clouds
+from topokd_lib.prepare.clouds import clouds_of_test_images, teacher_clouds
+from topokd_lib.prepare.image_persistence import prepare_image_persistence
 from topokd_lib.prepare.ripsnet import RipsNetPlan, prepare_ripsnet
 from topokd_lib.prepare.teacher_cache import CachedTeacher, cache_teacher
 

@@ -1,7 +1,7 @@
 """What an experiment is, as plain data: a typed tree that YAML, the command line and Python can build."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 

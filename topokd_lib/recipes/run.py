@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
-from topokd_lib.data import ImageData, LoaderWithExtras, OverlayLoader, SampleArrays, StreamedImages
+from topokd_lib.data import ImageData, LoaderWithExtras, SampleArrays, StreamedImages
 from topokd_lib.errors import ArtefactMismatch, RecipeError, RunDirectoryError
 from topokd_lib.models import FeatureModel, Teacher, create_model
 from topokd_lib.objectives import WeightedSum
@@ -91,7 +91,7 @@ def assemble(recipe: Recipe, fabric: Fabric | None = None) -> Assembly:
     """
     with _the_recipe_is_at_fault():
         data = recipe.data.load()
-        loader: Loader = recipe.data.loader(
+        loader = recipe.data.loader(
             data,
             seed=recipe.seed,
             rank=fabric.global_rank if fabric else 0,
@@ -100,8 +100,7 @@ def assemble(recipe: Recipe, fabric: Fabric | None = None) -> Assembly:
         )
         extras = {name: spec.load(data) for name, spec in recipe.data.extras.items()}
         teacher = recipe.load_teacher(data, extras)
-        if recipe.data.overlay is not None:
-            loader = recipe.data.overlay.serve(loader, teacher)
+        overlaid = recipe.data.overlay.serve(loader, teacher) if recipe.data.overlay else None
         seed_all(recipe.seed)
         student = create_model(recipe.student, num_classes=data.num_classes, in_channels=data.image_shape[0])
         if recipe.initial_weights is not None:
@@ -113,7 +112,7 @@ def assemble(recipe: Recipe, fabric: Fabric | None = None) -> Assembly:
             train_labels=data.train_labels,
             batch_size=recipe.data.batch_size,
             extra_shapes={name: extra.shape for name, extra in extras.items()}
-            | (loader.extra_shapes if isinstance(loader, OverlayLoader) else {}),
+            | (overlaid.extra_shapes if overlaid else {}),
         )
         objective = recipe.objective(pair)
         diagnostics = build_diagnostics(recipe.diagnostics, student, teacher, objective, loader)
@@ -127,7 +126,9 @@ def assemble(recipe: Recipe, fabric: Fabric | None = None) -> Assembly:
                 precision=recipe.teacher.cache,
                 objective=objective,
             )
-        served = LoaderWithExtras(loader, extras) if extras else loader
+        served: Loader = overlaid or loader
+        if extras:
+            served = LoaderWithExtras(served, extras)
         return Assembly(data, served, student, teacher, objective, diagnostics)
 
 
