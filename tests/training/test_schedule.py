@@ -58,7 +58,7 @@ def test_adam_follows_the_same_schedule():
     assert schedule.set_epoch(optimizer, 2) == pytest.approx(0.03)
 
 
-def test_an_optimizer_that_is_not_known():
+def test_an_optimizer_that_is_not_known(unchecked):
     with pytest.raises(ValueError, match="the optimizer is 'sgd' or 'adam', got 'lamb'"):
         Schedule(optimizer="lamb")
 
