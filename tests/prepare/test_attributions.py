@@ -184,6 +184,8 @@ def test_the_teachers_normalisation_is_used(few, tmp_path):
     seen = normalise(few.test_images, own)
     expected, _ = integrated_gradients(teacher.model, seen, few.test_labels, steps=6)
     np.testing.assert_allclose(np.load(path / "test.npy"), attribution_map(expected), rtol=1e-2, atol=1e-4)
+    with pytest.raises(ArtefactMismatch, match=r"was made otherwise: translation is .*'scale': \["):
+        prepare_attributions(make_teacher(), few, PLAN, path)
 
 
 def test_black_is_black_and_a_prediction_is_the_teachers(few, teacher, tmp_path):

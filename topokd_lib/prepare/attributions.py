@@ -207,6 +207,7 @@ def prepare_attributions(
         "data_fingerprint": data.fingerprint(),
         "teacher": teacher.name,
         "teacher_fingerprint": teacher.fingerprint(),
+        "translation": {name: getattr(teacher, name).flatten().tolist() for name in ("scale", "shift")},
         "plan": {name: value for name, value in asdict(plan).items() if name != "batch_size"},
     }
     if path.exists():
