@@ -47,11 +47,21 @@ class Pair:
         image_shape: tuple[int, int, int],
         train_labels: Int[Tensor, " samples"],
         batch_size: int,
+        extra_shapes: Mapping[str, tuple[int, ...]] | None = None,
     ) -> "Pair":
         """Build a pair by sending one blank image of ``image_shape`` through both networks.
 
+        Args:
+            student: See the class.
+            teacher: See the class.
+            image_shape: Channels, height and width.
+            train_labels: See the class.
+            batch_size: See the class.
+            extra_shapes: Shape of every extra that batches carry, for teachers that read one.
+
         Raises:
-            ValueError: If a label is not one of the student's classes, or the batch size is not positive.
+            ValueError: If a label is not one of the student's classes, the batch size is not positive, or the
+                teacher reads an extra that batches do not carry.
         """
         if batch_size < 1:
             raise ValueError(f"a batch holds at least one image, got batch_size={batch_size}")
@@ -71,7 +81,8 @@ class Pair:
             teacher_shapes: dict[str, torch.Size] = {}
             if teacher is not None:
                 nothing = torch.zeros(1, dtype=torch.long)
-                taught = teacher(Batch(image, nothing, nothing), teacher.feature_names)
+                extras = {name: torch.zeros(1, *shape) for name, shape in (extra_shapes or {}).items()}
+                taught = teacher(Batch(image, nothing, nothing, extras), teacher.feature_names)
                 teacher_shapes = {name: value.shape[1:] for name, value in taught.features.items()}
         return cls(student, teacher, shapes, teacher_shapes, train_labels, batch_size)
 

@@ -28,7 +28,7 @@ EXPENSIVE = {
 }
 REPRESENTATIVES = (
     *("resnet8", "resnet20", "resnet8x4", "gkd_wrn_28_0.5", "resnet50", "wrn_16_1", "wrn_16_2"),
-    *("vgg8", "vgg11", "mobilenetv2_half", "shufflenetv1", "shufflenetv2"),
+    *("vgg8", "vgg11", "mobilenetv2_half", "igkd_mobilenetv2_cut5", "shufflenetv1", "shufflenetv2"),
     *("mobilenetv1", "torchvision/resnet18", "torchvision/resnet50", "torchvision/mobilenet_v2"),
 )
 

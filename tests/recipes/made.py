@@ -12,8 +12,20 @@ import yaml
 from topokd_lib.data import ImageData, load_data
 from topokd_lib.data.cifar import NORMALISATION
 from topokd_lib.models import create_model
-from topokd_lib.prepare import RipsNetPlan
-from topokd_lib.recipes import DataSpec, Recipe, RipsNetRecipe, TeacherSpec, find_recipe, run_ripsnet_recipe
+from topokd_lib.outputs import Normalisation
+from topokd_lib.prepare import AttributionPlan, RipsNetPlan, prepare_image_persistence
+from topokd_lib.recipes import (
+    AttributionRecipe,
+    DataSpec,
+    ImagePersistenceRecipe,
+    Recipe,
+    RipsNetRecipe,
+    TeacherSpec,
+    find_recipe,
+    run_attribution_recipe,
+    run_ripsnet_recipe,
+)
+from topokd_lib.topology import ScanPersistence
 from topokd_lib.training import save_student
 
 MINE = """\
@@ -53,7 +65,9 @@ def write_recipe(directory: Path, *changes: tuple[str, str]) -> str:
     return str(path)
 
 
-def make_teacher(path: Path, *, classes: int = 10, seed: int = 0, data: str = "digits") -> Path:
+def make_teacher(
+    path: Path, name: str = "resnet8", *, classes: int = 10, seed: int = 0, data: str = "digits"
+) -> Path:
     """Weights of an untrained network, which teaches nothing but is all that a recipe asks for."""
     torch.manual_seed(seed)
     model = create_model("resnet8", num_classes=classes)
@@ -68,20 +82,76 @@ def make_ripsnet(path: Path, teacher: Path, data: DataSpec) -> Path:
     return path
 
 
+def make_persistence(path: Path, data: ImageData) -> Path:
+    """Small persistence images."""
+    scans = ScanPersistence(resolution=8, span=1.0)
+    return prepare_image_persistence(data, scans, path, processes=1).path
+
+
+def make_group(content: dict[str, Any], directory: Path) -> list[str]:
+    """Overrides that name small things in place of teachers, persistence images and a start."""
+    data = load_data(content["data"]["name"], **content["data"].get("options", {}))
+    overrides = []
+    for name in content["data"].get("extras", {}):
+        made = make_persistence(directory / name, data)
+        overrides += [f"--data.extras.{name}.artefact", str(made)]
+    for name, about in content["teachers"].items():
+        reads = about.get("reads")
+        images = load_data("prepared-images", artefact=directory / reads) if reads else data
+        model = create_model("resnet8", num_classes=10, in_channels=images.image_shape[0])
+        save_student(
+            directory / f"{name}.safetensors",
+            model,
+            in_channels=images.image_shape[0],
+            normalisation=images.normalisation,
+            data=images.name,
+            data_fingerprint=images.fingerprint(),
+        )
+        overrides += [f"--teachers.{name}.weights", str(directory / f"{name}.safetensors")]
+    return overrides
+
+
+def make_attributions(path: Path, teacher: Path, data: DataSpec) -> Path:
+    """Maps that are made in two steps."""
+    plan = AttributionPlan(steps=2, batch_size=128)
+    run_attribution_recipe(AttributionRecipe(data, TeacherSpec(teacher), path, plan))
+    return path
+
+
+def data_spec(content: dict[str, Any]) -> DataSpec:
+    """The images of a recipe, without what batches carry beside them."""
+    fields = {name: value for name, value in content["data"].items() if name not in ("extras", "overlay")}
+    if "normalisation" in fields:
+        numbers = fields["normalisation"]
+        fields["normalisation"] = Normalisation(tuple(numbers["mean"]), tuple(numbers["std"]))
+    return DataSpec(**fields)
+
+
 @dataclass
 class Case:
     """One recipe of the library, ready to run with small things in place of what it needs."""
 
     name: str
-    kind: type[Recipe] | type[RipsNetRecipe]
+    kind: type[Recipe] | type[RipsNetRecipe] | type[ImagePersistenceRecipe] | type[AttributionRecipe]
     overrides: list[str]
 
     @classmethod
     def make(cls, name: str, directory: Path) -> "Case":
         """Read from the file what is needed, and make it."""
         content: dict[str, Any] = yaml.safe_load(find_recipe(name).read_text(encoding="utf-8"))
-        data = DataSpec(**content["data"])
+        data = data_spec(content)
         overrides: list[str] = []
+        if "persistence" in content:
+            overrides = ["--artefact", str(directory / "made"), "--processes", "1"]
+            return cls(name, ImagePersistenceRecipe, overrides)
+        if data.name == "prepared-images":
+            made = make_persistence(directory / "made", load_data("digits", size=8))
+            overrides += ["--data.options.artefact", str(made), "--student", "resnet8"]
+        if "teachers" in content:
+            overrides += make_group(content, directory)
+        if "initial_weights" in content:
+            start = make_teacher(directory / "start.safetensors", data=data.name)
+            overrides += ["--initial_weights", str(start)]
         if data.name in STAND_INS:  # small batches, and below a small student, save minutes
             data = replace(data, batch_size=16)
             overrides += ["--data.batch_size", "16"]
@@ -89,6 +159,13 @@ class Case:
         if content.get("teacher"):
             make_teacher(teacher, classes=data.load().num_classes, data=data.name)
             overrides += ["--teacher.weights", str(teacher)]
+        if "attributions" in content:
+            overrides += ["--artefact", str(directory / "made"), "--attributions.steps", "2"]
+            overrides += ["--attributions.batch_size", "128"]
+            return cls(name, AttributionRecipe, overrides)
+        if content["data"].get("overlay"):
+            maps = make_attributions(directory / "maps", teacher, data)
+            overrides += ["--data.overlay.artefact", str(maps)]
         if "artefact" in content:
             overrides += ["--artefact", str(directory / "made.safetensors")]
             overrides += ["--plan.clouds", "24", "--plan.epochs", "2"]
@@ -97,6 +174,8 @@ class Case:
             overrides += ["--student", "resnet8"]
         for term, about in content["terms"].items():
             objective = about["objective"]
+            if "block9" in str(objective):  # which the small student lacks
+                overrides += [f"--terms.{term}.objective.init_args.student_features", '["stage2"]']
             if isinstance(objective, dict) and "artefact" in objective.get("init_args", {}):
                 artefact = make_ripsnet(directory / f"{term}.safetensors", teacher, data)
                 overrides += [f"--terms.{term}.objective.init_args.artefact", str(artefact)]

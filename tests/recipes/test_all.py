@@ -7,7 +7,10 @@ import yaml
 
 from tests.recipes.made import Case
 from topokd_lib.cli import main
+from topokd_lib.data import SampleArrays
 from topokd_lib.recipes import (
+    AttributionRecipe,
+    ImagePersistenceRecipe,
     Recipe,
     RipsNetRecipe,
     find_recipe,
@@ -82,6 +85,20 @@ def test_dry_run_needs_neither_data_nor_teacher_nor_artefacts(name, tmp_path, mo
 
 
 def test_prepares(preparation, tmp_path, capsys):
+    if preparation.kind is ImagePersistenceRecipe:
+        words = ["prepare", "image-persistence", "--config", preparation.name, *preparation.overrides]
+        assert main(words) == 0
+        made = SampleArrays.open(tmp_path / "made")
+        assert capsys.readouterr().out.startswith(f"{made.path}: 6 persistence images of ")
+        assert made.train.any()
+        return
+    if preparation.kind is AttributionRecipe:
+        words = ["prepare", "attributions", "--config", preparation.name, *preparation.overrides]
+        assert main(words) == 0
+        made = SampleArrays.open(tmp_path / "made")
+        assert capsys.readouterr().out.startswith(f"{made.path}: maps of ")
+        assert made.train.any()
+        return
     assert main(["prepare", "ripsnet", "--config", preparation.name, *preparation.overrides]) == 0
     path = tmp_path / "made.safetensors"
     said = capsys.readouterr().out
@@ -97,7 +114,13 @@ def test_resolved_text_says_the_same(case, tmp_path):
     again, same = load_recipe(str(resolved), kind=case.kind)
     assert same == text
     assert again.data == recipe.data
+    if case.kind is ImagePersistenceRecipe:
+        assert again.persistence == recipe.persistence
+        return
     assert again.teacher == recipe.teacher
+    if case.kind is AttributionRecipe:
+        assert again.attributions == recipe.attributions
+        return
     assert "seed" in yaml.safe_load(text) or "seed" in yaml.safe_load(text)["plan"]
 
 

@@ -50,6 +50,19 @@ def test_build_hands_every_setting_to_the_optimiser():
     assert group["lr"] == pytest.approx(0.03)
 
 
+def test_adam_follows_the_same_schedule():
+    schedule = Schedule(epochs=3, lr=0.3, optimizer="adam", weight_decay=0.01, milestones=(2,))
+    optimizer = schedule.build(nn.Linear(2, 2).parameters())
+    assert isinstance(optimizer, torch.optim.Adam)
+    assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["weight_decay"]) == (0.3, 0.01)
+    assert schedule.set_epoch(optimizer, 2) == pytest.approx(0.03)
+
+
+def test_an_optimizer_that_is_not_known(unchecked):
+    with pytest.raises(ValueError, match="the optimizer is 'sgd' or 'adam', got 'lamb'"):
+        Schedule(optimizer="lamb")
+
+
 def test_a_learning_rate_held_in_a_tensor_is_changed_in_place():
     schedule = Schedule(epochs=3, milestones=(1,))
     optimizer = schedule.build(nn.Linear(2, 2).parameters())

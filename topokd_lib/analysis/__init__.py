@@ -4,7 +4,22 @@ Does the student look like the teacher, and in what; and what do others say of t
 """
 
 from topokd_lib.analysis.approximation import ErrorBudget, error_budget, error_table
+from topokd_lib.analysis.attributions import (
+    AttributionAgreement,
+    attribution_agreement,
+    compare_attributions,
+)
+from topokd_lib.analysis.calibration import Calibration, measure_calibration
 from topokd_lib.analysis.comparison import Comparison, compare, shape_agreement
+from topokd_lib.analysis.corruptions import (
+    CORRUPTIONS,
+    SEVERITIES,
+    CorruptionErrors,
+    corrupt,
+    corruption_errors,
+)
+from topokd_lib.analysis.diagram_distances import DISTANCES, DiagramDistance, diagram_distances
+from topokd_lib.analysis.embeddings import umap_embedding
 from topokd_lib.analysis.free_cloud import (
     FreeCloud,
     free_cloud,
@@ -35,9 +50,16 @@ from topokd_lib.analysis.runs import (
 )
 
 __all__ = [
+    "CORRUPTIONS",
+    "DISTANCES",
+    "SEVERITIES",
+    "AttributionAgreement",
+    "Calibration",
     "Caution",
     "Comparison",
     "Correction",
+    "CorruptionErrors",
+    "DiagramDistance",
     "Difference",
     "ErrorBudget",
     "FreeCloud",
@@ -50,18 +72,25 @@ __all__ = [
     "RunResult",
     "Source",
     "Spread",
+    "attribution_agreement",
     "compare",
     "compare_runs",
+    "compare_attributions",
+    "corrupt",
+    "corruption_errors",
+    "diagram_distances",
     "error_budget",
     "error_table",
     "free_cloud",
     "free_cloud_table",
     "load_reported",
     "markdown_table",
+    "measure_calibration",
     "paired_difference",
     "read_own_runs",
     "read_run",
     "read_runs",
     "run_free_clouds",
     "shape_agreement",
+    "umap_embedding",
 ]

@@ -34,15 +34,19 @@ class Command:
 
 
 COMMANDS = {
-    "train": Command(
-        "train a network as a recipe says, or continue a run that was interrupted", "train.train"
-    ),
+    "train": Command("train as a recipe says, or continue a run that was interrupted", "train.train"),
     "evaluate": Command("measure the test accuracy of a finished run", "train.evaluate"),
     "prepare ripsnet": Command(
         "train a RipsNet on a teacher's clouds, which TopKD needs", "prepare.prepare_ripsnet"
     ),
     "prepare teacher-cache": Command(
         "keep what a teacher says about every view of every image", "prepare.prepare_teacher_cache"
+    ),
+    "prepare attributions": Command(
+        "integrated gradients of a teacher for every image, which IG-KD needs", "prepare.prepare_attributions"
+    ),
+    "prepare image-persistence": Command(
+        "compute the persistence images of a data set, which TGD needs", "prepare.prepare_persistence"
     ),
     "sweep": Command("run many recipes, pairs and seeds as a queue that survives a kill", "sweep.sweep"),
     "estimate": Command("time a few steps of every run of a sweep, and say what all will take", "sweep.cost"),
@@ -53,7 +57,7 @@ COMMANDS = {
     "free-clouds": Command("what each loss asks of points that are free to move", "analysis.free_clouds"),
     "recipes": Command("list recipes, models and objectives", "listing.recipes"),
     "models": Command(
-        "list models with their parameters, multiply-accumulates and feature shapes", "listing.models"
+        "list models with parameters, multiply-accumulates and feature shapes", "listing.models"
     ),
     "demo": Command("the main experiment in small: what topology adds, on the 8×8 digits", "demo.demo"),
 }

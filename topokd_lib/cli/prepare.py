@@ -3,11 +3,20 @@
 from contextlib import closing
 
 from topokd_lib.cli.parser import Stages, new_parser
-from topokd_lib.recipes import Recipe, RipsNetRecipe, run_ripsnet_recipe, run_teacher_cache
+from topokd_lib.recipes import (
+    AttributionRecipe,
+    ImagePersistenceRecipe,
+    Recipe,
+    RipsNetRecipe,
+    run_attribution_recipe,
+    run_image_persistence_recipe,
+    run_ripsnet_recipe,
+    run_teacher_cache,
+)
 from topokd_lib.recipes.load import add_recipe_options, build_recipe, parse_recipe
 from topokd_lib.topology import CHANGES
 
-__all__ = ["prepare_ripsnet", "prepare_teacher_cache"]
+__all__ = ["prepare_attributions", "prepare_persistence", "prepare_ripsnet", "prepare_teacher_cache"]
 
 
 def prepare_ripsnet(words: list[str]) -> None:
@@ -40,3 +49,31 @@ def prepare_teacher_cache(words: list[str]) -> None:
         teacher = run_teacher_cache(recipe, tell=print, progress=stages.show)
     spec = teacher.outputs.spec
     print(f"complete; train with --teacher.cache {spec.precision} --data.augment {spec.augment}")
+
+
+def prepare_persistence(words: list[str]) -> None:
+    """Compute persistence images as a recipe says."""
+    parser = new_parser("prepare image-persistence", "[--config RECIPE] [--FIELD VALUE ...]")
+    add_recipe_options(parser, ImagePersistenceRecipe)
+    recipe, _ = build_recipe(parser, parse_recipe(parser, words)[0], ImagePersistenceRecipe)
+    with closing(Stages()) as stages:
+        arrays = run_image_persistence_recipe(recipe, progress=stages.show)
+    channels, *size = arrays.shape
+    print(
+        f"{recipe.artefact}: {channels} persistence images of {'×'.join(map(str, size))} pixels for each "
+        f"of {len(arrays.train)} training and {len(arrays.test)} test images of {arrays.about['data']}"
+    )
+
+
+def prepare_attributions(words: list[str]) -> None:
+    """Explain every image's logit by integrated gradients, as a recipe says."""
+    parser = new_parser("prepare attributions", "[--config RECIPE] [--FIELD VALUE ...]")
+    add_recipe_options(parser, AttributionRecipe)
+    recipe, _ = build_recipe(parser, parse_recipe(parser, words)[0], AttributionRecipe)
+    with closing(Stages()) as stages:
+        arrays = run_attribution_recipe(recipe, progress=stages.show)
+    print(
+        f"{recipe.artefact}: maps of {'×'.join(map(str, arrays.shape))} pixels for each of "
+        f"{len(arrays.train)} training and {len(arrays.test)} test images of {arrays.about['data']}, which "
+        f"explain {arrays.about['teacher']}"
+    )

@@ -6,11 +6,19 @@ from collections.abc import Callable
 from topokd_lib.data.cifar import load_cifar10, load_cifar100
 from topokd_lib.data.digits import load_digits
 from topokd_lib.data.encoded import StreamedImages
+from topokd_lib.data.extras import (
+    ComputedExtra,
+    Extra,
+    LoaderWithExtras,
+    SampleArrays,
+    load_prepared_images,
+)
 from topokd_lib.data.folders import load_cinic10, load_image_folder
 from topokd_lib.data.image_data import ImageData, normalise
 from topokd_lib.data.imagenet import load_imagenet
 from topokd_lib.data.loaders import EpochLoader
 from topokd_lib.data.noise import load_noise
+from topokd_lib.data.overlay import OverlayLoader, lay_over, spread
 from topokd_lib.data.shapes import BETTI, load_shapes, sample_cloud
 from topokd_lib.data.streaming import StreamLoader
 from topokd_lib.errors import did_you_mean, require_name
@@ -18,10 +26,16 @@ from topokd_lib.errors import did_you_mean, require_name
 __all__ = [
     "BETTI",
     "DATA",
+    "ComputedExtra",
     "EpochLoader",
+    "Extra",
     "ImageData",
+    "LoaderWithExtras",
+    "OverlayLoader",
+    "SampleArrays",
     "StreamLoader",
     "StreamedImages",
+    "lay_over",
     "load_cifar10",
     "load_cifar100",
     "load_cinic10",
@@ -30,9 +44,11 @@ __all__ = [
     "load_image_folder",
     "load_imagenet",
     "load_noise",
+    "load_prepared_images",
     "load_shapes",
     "normalise",
     "sample_cloud",
+    "spread",
 ]
 
 DATA: dict[str, Callable[..., ImageData | StreamedImages]] = {
@@ -44,6 +60,7 @@ DATA: dict[str, Callable[..., ImageData | StreamedImages]] = {
     "image-folder": load_image_folder,
     "noise": load_noise,
     "imagenet": load_imagenet,
+    "prepared-images": load_prepared_images,
 }
 """Every data set by name; the options of each are the keyword arguments of its function."""
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -102,9 +102,9 @@ class Views:
         return Views(self.rows.to(device), self.columns.to(device), self.mirrored.to(device))
 
     def apply(
-        self, images: UInt8[Tensor, "images channels height width"], padding: int
-    ) -> UInt8[Tensor, "images channels height width"]:
-        """The images as seen in these views.
+        self, images: Shaped[Tensor, "images channels height width"], padding: int
+    ) -> Shaped[Tensor, "images channels height width"]:
+        """The images, or what belongs to them pixel by pixel, as seen in these views.
 
         Padding happens before normalisation, as in torchvision's ``RandomCrop``: a padded pixel is black, and
         ``(0 - mean) / std`` once it is normalised.

@@ -12,6 +12,7 @@ from topokd_lib.models import (
     cifar_vgg,
     cifar_wrn,
     counting,
+    cut_mobilenetv2,
     imagenet_mobilenetv1,
     torchvision_adapter,
 )
@@ -24,10 +25,11 @@ from topokd_lib.models.cifar_shufflenetv2 import CifarShuffleNetV2
 from topokd_lib.models.cifar_vgg import CifarVGG
 from topokd_lib.models.cifar_wrn import CifarWideResNet
 from topokd_lib.models.counting import ModelSize, count_macs, count_parameters
+from topokd_lib.models.cut_mobilenetv2 import CutMobileNetV2
 from topokd_lib.models.imagenet_mobilenetv1 import MobileNetV1
 from topokd_lib.models.published import translate_state
 from topokd_lib.models.staged import StagedModel
-from topokd_lib.models.teacher import Teacher
+from topokd_lib.models.teacher import Teacher, TeacherGroup
 from topokd_lib.models.torchvision_adapter import TorchvisionModel
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "CifarShuffleNetV2",
     "CifarVGG",
     "CifarWideResNet",
+    "CutMobileNetV2",
     "FeatureModel",
     "MobileNetV1",
     "ModelSize",
@@ -48,6 +51,7 @@ __all__ = [
     "StagedModel",
     "Taps",
     "Teacher",
+    "TeacherGroup",
     "TorchvisionModel",
     "count_macs",
     "count_parameters",
@@ -69,6 +73,7 @@ MODELS: dict[str, Callable[..., FeatureModel]] = {
     **cifar_wrn.FAMILY,
     **cifar_vgg.FAMILY,
     **cifar_mobilenetv2.FAMILY,
+    **cut_mobilenetv2.FAMILY,
     **cifar_shufflenetv1.FAMILY,
     **cifar_shufflenetv2.FAMILY,
     **IMAGENET_MODELS,

@@ -15,6 +15,11 @@ SOURCES: dict[str, dict[str, str]] = {
         r"\.shortcut\.": ".downsample.",
         r"^linear\.": "fc.",
     },
+    "igkd": {  # nordlinglab/ModelCompression-IntegratedGradients: the student without the last five blocks
+        r"^front_layers\.": "features.",
+        r"^middle_layer\.": "features.9.",
+        **{rf"^end_layers\.{number}\.": f"features.{number + 10}." for number in range(4)},
+    },
     "tgd": {  # jeunsom/TGD: its wrnDDK is our wrn_DD_K
         r"\.nblockLayer\.": ".layer.",
         r"\.batch_norm([12])\.": r".bn\1.",
@@ -30,7 +35,7 @@ def translate_state(state: Mapping[str, Tensor], source: str) -> dict[str, Tenso
 
     Args:
         state: As the authors' code saves it.
-        source: ``"graph_kd"`` or ``"tgd"``.
+        source: One of :data:`SOURCES`: ``"graph_kd"``, ``"igkd"`` or ``"tgd"``.
 
     Raises:
         UnknownName: If there is no such source.

@@ -19,7 +19,7 @@ from topokd_lib.errors import UnknownName, require_name
 from topokd_lib.models.base import StageEnding, Taps
 from topokd_lib.models.staged import StagedModel, last_norm
 
-__all__ = ["TorchvisionModel"]
+__all__ = ["TorchvisionModel", "replace_first_convolution"]
 
 PREFIX = "torchvision/"
 NAMES = ("resnet18", "resnet34", "resnet50", "mobilenet_v2")
@@ -130,7 +130,7 @@ def _build(name: str, num_classes: int, in_channels: int, weights: str | None) -
             )
     network: nn.Module = models.get_model(name, weights=weights, num_classes=num_classes)
     if in_channels != 3:
-        _replace_first_convolution(network, in_channels)
+        replace_first_convolution(network, in_channels)
     return network
 
 
@@ -182,7 +182,8 @@ def _norms(block: Any) -> tuple[nn.BatchNorm2d, ...]:
     return (block.bn1, block.bn2, block.bn3) if hasattr(block, "conv3") else (block.bn1, block.bn2)
 
 
-def _replace_first_convolution(network: nn.Module, in_channels: int) -> None:
+def replace_first_convolution(network: nn.Module, in_channels: int) -> None:
+    """Let a network take images of other channels; the weights of its first layer are new."""
     path = next(key for key, module in network.named_modules() if isinstance(module, nn.Conv2d))
     parent, _, child = path.rpartition(".")
     old: Any = network.get_submodule(path)

@@ -16,6 +16,7 @@ from topokd_lib.objectives.ofd import OFD, negative_margin, partial_distance
 from topokd_lib.objectives.cc import CC, consecutive_loss, correlation_loss, gaussian_correlation
 from topokd_lib.objectives.sp import SP, similarity_loss, similarity_matrix
 from topokd_lib.objectives.crd import CRD, contrast_loss, contrast_scores
+from topokd_lib.objectives.gkd import GKD, graph_loss, similarity_graphs
 from topokd_lib.objectives.semckd import SemCKD, calibrated_loss, layer_attention
 from topokd_lib.objectives.signature import Signature, signature_loss
 from topokd_lib.objectives.srrl import SRRL, representation_loss
@@ -34,6 +35,7 @@ from topokd_lib.objectives.exact_images import ExactImages
 from topokd_lib.objectives.topkd import TopKD, topology_loss
 from topokd_lib.objectives.sorted_deaths import SortedDeaths, sorted_deaths_loss
 from topokd_lib.objectives.rtd_lite import RTDLite, rtd_lite_loss
+from topokd_lib.objectives.tgd import TGD, merged_kd_loss, merged_similarity_loss
 
 __all__ = [
     "AT",
@@ -44,6 +46,7 @@ __all__ = [
     "DIST",
     "DKD",
     "FSP",
+    "GKD",
     "KD",
     "LSKD",
     "MGD",
@@ -54,6 +57,7 @@ __all__ = [
     "SP",
     "SRD",
     "SRRL",
+    "TGD",
     "VID",
     "CrossEntropy",
     "ExactImages",
@@ -87,12 +91,15 @@ __all__ = [
     "gaussian_correlation",
     "generation_loss",
     "gradient_loss",
+    "graph_loss",
     "hierarchical_loss",
     "hint_loss",
     "kd_loss",
     "layer_attention",
     "log_distance_loss",
     "make_connector",
+    "merged_kd_loss",
+    "merged_similarity_loss",
     "n_to_one_loss",
     "negative_margin",
     "neighbour_loss",
@@ -110,6 +117,7 @@ __all__ = [
     "rtd_lite_loss",
     "selectivity_loss",
     "signature_loss",
+    "similarity_graphs",
     "similarity_loss",
     "similarity_matrix",
     "sorted_deaths_loss",

@@ -16,14 +16,24 @@ from topokd_lib import objectives
 from topokd_lib.errors import RecipeError, UnknownName, did_you_mean, require_name
 from topokd_lib.recipes.files import check_recipe_file, find_recipe
 from topokd_lib.recipes.pairs import insert_pair
-from topokd_lib.recipes.recipe import Recipe, RipsNetRecipe, TeacherSpec, Term
+from topokd_lib.recipes.recipe import (
+    AttributionRecipe,
+    ImagePersistenceRecipe,
+    Recipe,
+    RipsNetRecipe,
+    TeacherSpec,
+    Term,
+)
 
 __all__ = ["add_recipe_options", "build_recipe", "load_recipe", "parse_recipe"]
 
-AnyRecipe = TypeVar("AnyRecipe", Recipe, RipsNetRecipe)
+AnyRecipe = TypeVar("AnyRecipe", Recipe, RipsNetRecipe, ImagePersistenceRecipe, AttributionRecipe)
 
 
-def add_recipe_options(parser: ArgumentParser, kind: type[Recipe] | type[RipsNetRecipe]) -> None:
+def add_recipe_options(
+    parser: ArgumentParser,
+    kind: type[Recipe] | type[RipsNetRecipe] | type[ImagePersistenceRecipe] | type[AttributionRecipe],
+) -> None:
     """Give a parser ``--config``, ``--pair``, and an option for every field of a recipe."""
     parser.add_argument("--config", action="config", help="name or file of a recipe")
     parser.add_argument("--pair", help="teacher and student of the benchmark, as `topokd recipes` lists them")
@@ -73,9 +83,9 @@ def build_recipe(parser: ArgumentParser, options: Namespace, kind: type[AnyRecip
     text = writer.dump(Namespace(**{name: options[name] for name in names}))
     try:
         built = parser.instantiate(options)
+        return kind(**{name: built[name] for name in names}), text
     except (TypeError, ValueError) as error:
         raise RecipeError(str(error)) from error
-    return kind(**{name: built[name] for name in names}), text
 
 
 def load_recipe(
@@ -86,7 +96,7 @@ def load_recipe(
     Args:
         source: Name of a recipe of the library, or a path.
         overrides: As on the command line: ``["--schedule.epochs", "2"]``.
-        kind: :class:`Recipe` or :class:`RipsNetRecipe`.
+        kind: :class:`Recipe`, or that of a preparation, such as :class:`RipsNetRecipe`.
 
     Returns:
         The recipe, and its text with every default written out.

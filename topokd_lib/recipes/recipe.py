@@ -1,22 +1,44 @@
 """What an experiment is, as plain data: a typed tree that YAML, the command line and Python can build."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from topokd_lib.data import EpochLoader, ImageData, StreamedImages, StreamLoader, load_data
+from topokd_lib.data import (
+    EpochLoader,
+    Extra,
+    ImageData,
+    SampleArrays,
+    StreamedImages,
+    StreamLoader,
+    load_data,
+)
 from topokd_lib.errors import ArtefactMismatch, CheckpointError, FeatureNotFound
-from topokd_lib.models import Teacher
+from topokd_lib.models import Teacher, TeacherGroup
 from topokd_lib.objectives import Objective, WeightedSum
+from topokd_lib.outputs import Normalisation
 from topokd_lib.pair import Pair
-from topokd_lib.prepare import RipsNetPlan
+from topokd_lib.prepare import AttributionPlan, RipsNetPlan
+from topokd_lib.recipes.extras import ExtraSpec, require_trained_on
+from topokd_lib.recipes.overlays import OverlaySpec
+from topokd_lib.topology import ImagePersistence, ScanPersistence
 from topokd_lib.training import EngineSpec, Schedule, load_student
 
-__all__ = ["DataSpec", "DiagnosticsSpec", "Recipe", "RipsNetRecipe", "TeacherSpec", "Term"]
+__all__ = [
+    "AttributionRecipe",
+    "DataSpec",
+    "DiagnosticsSpec",
+    "ImagePersistenceRecipe",
+    "Recipe",
+    "RipsNetRecipe",
+    "TeacherSpec",
+    "Term",
+    "weight_file",
+]
 
 
 @dataclass
@@ -31,6 +53,10 @@ class DataSpec:
             ``resized-crop`` and ``resized-crop-flip`` for those read from disk.
         workers: Processes that read and decode images from disk, on each device.
         on_device: Keep a data set that lies in memory on the GPU, where it is cropped and mirrored too.
+        extras: What batches carry beside images, by name. Those from an artefact belong to the images as they
+            lie in the data set, and need ``augment: none``.
+        overlay: Attribution maps laid over what the student sees, for IG-KD.
+        normalisation: What batches are normalised with, in place of the data set's own.
     """
 
     name: str
@@ -39,6 +65,17 @@ class DataSpec:
     augment: Literal["none", "crop", "crop-flip", "resized-crop", "resized-crop-flip"] = "none"
     workers: int = 4
     on_device: bool = True
+    extras: dict[str, ExtraSpec] = field(default_factory=dict)
+    overlay: OverlaySpec | None = None
+    normalisation: Normalisation | None = None
+
+    def __post_init__(self) -> None:
+        fixed = [name for name, spec in self.extras.items() if spec.artefact is not None]
+        if fixed and self.augment != "none":
+            raise ValueError(
+                f"extras from an artefact ({', '.join(fixed)}) belong to the images as they are, and "
+                f"augment={self.augment} shows others; take augment: none, or have them computed"
+            )
 
     def load(self) -> ImageData | StreamedImages:
         """The images.
@@ -46,7 +83,8 @@ class DataSpec:
         Raises:
             UnknownName: If there is no such data set.
         """
-        return load_data(self.name, **self.options)
+        data = load_data(self.name, **self.options)
+        return data if self.normalisation is None else replace(data, normalisation=self.normalisation)
 
     def loader(
         self,
@@ -88,20 +126,36 @@ class TeacherSpec:
         batch_statistics: See :class:`~topokd_lib.models.Teacher`.
         cache: Keep what the teacher says about each view of an image on disk, and look it up from then on,
             as ``float32`` or ``float16``; for objectives that read its logits and ``pooled`` only.
+        reads: Name of an extra of the batch that it sees in place of the images.
     """
 
     weights: Path
     batch_statistics: bool = False
     cache: Literal["float32", "float16"] | None = None
+    reads: str | None = None
 
-    def load(self, data: ImageData | StreamedImages) -> Teacher:
+    def load(self, data: ImageData | StreamedImages, extras: Mapping[str, Extra] | None = None) -> Teacher:
         """The frozen teacher, with the normalisation it was trained with.
+
+        Args:
+            data: What the batches are made of.
+            extras: What they carry.
 
         Raises:
             CheckpointError: If there are no such weights.
+            ArtefactMismatch: If the teacher was trained on another artefact than the one it reads.
         """
-        path = self.weights / "student.safetensors" if self.weights.is_dir() else self.weights
-        model, about = load_student(path)
+        model, about = load_student(weight_file(self.weights))
+        if self.reads is not None:
+            read = (extras or {}).get(self.reads)
+            if isinstance(read, SampleArrays):
+                require_trained_on(read, self.weights, about)
+            return Teacher(
+                model,
+                normalisation=about.normalisation,
+                reads=self.reads,
+                batch_statistics=self.batch_statistics,
+            )
         known = about.normalisation is not None
         return Teacher(
             model,
@@ -109,6 +163,11 @@ class TeacherSpec:
             data_normalisation=data.normalisation if known else None,
             batch_statistics=self.batch_statistics,
         )
+
+
+def weight_file(place: Path) -> Path:
+    """The weights of a run, given its directory or the file itself."""
+    return place / "student.safetensors" if place.is_dir() else place
 
 
 @dataclass
@@ -154,6 +213,9 @@ class Recipe:
         student: Name of the network to train.
         terms: What it learns from, by name; the names appear in the log.
         teacher: Which network teaches; ``None`` for ordinary training.
+        teachers: Several networks by name, in place of one.
+        initial_weights: A run directory, or a weight file in one, whose weights the student starts from;
+            ``None``: random ones.
         schedule: Epochs, learning rate and its decay.
         engine: Devices and precision.
         diagnostics: What the log tells beside the losses.
@@ -164,10 +226,37 @@ class Recipe:
     student: str
     terms: dict[str, Term]
     teacher: TeacherSpec | None = None
+    teachers: dict[str, TeacherSpec] = field(default_factory=dict)
+    initial_weights: Path | None = None
     schedule: Schedule = field(default_factory=Schedule)
     engine: EngineSpec = field(default_factory=EngineSpec)
     diagnostics: DiagnosticsSpec = field(default_factory=DiagnosticsSpec)
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.teacher is not None and self.teachers:
+            raise ValueError("a recipe has one 'teacher' or several 'teachers' by name, not both")
+        if strange := [name for name in self.teachers if not name.isidentifier()]:
+            raise ValueError(f"names of teachers are words, got {', '.join(map(repr, strange))}; rename them")
+        readers = [spec.reads for spec in (self.teacher,) if spec and spec.reads]
+        if not self.teachers and not readers:
+            return
+        what = f"{len(self.teachers)} teachers" if self.teachers else f"a teacher that reads {readers[0]!r}"
+        if any(spec.cache for spec in (self.teacher, *self.teachers.values()) if spec):
+            raise ValueError(f"what a teacher says is kept for one teacher of images, and this is {what}")
+        if self.diagnostics.shape:
+            raise ValueError(f"diagnostics.shape compares with one teacher of images, and this is {what}")
+
+    def load_teacher(self, data: ImageData | StreamedImages, extras: Mapping[str, Extra]) -> Teacher | None:
+        """The teacher, or the group of teachers, if there is one.
+
+        Raises:
+            CheckpointError: If there are no such weights.
+            ArtefactMismatch: If a teacher was trained on another artefact than the one it reads.
+        """
+        if self.teachers:
+            return TeacherGroup({name: spec.load(data, extras) for name, spec in self.teachers.items()})
+        return self.teacher.load(data, extras) if self.teacher else None
 
     def objective(self, pair: Pair) -> WeightedSum:
         """All terms, built for a pair of networks.
@@ -210,3 +299,42 @@ class RipsNetRecipe:
     teacher: TeacherSpec
     artefact: Path
     plan: RipsNetPlan = field(default_factory=RipsNetPlan)
+
+
+@dataclass
+class ImagePersistenceRecipe:
+    """How the persistence images of a data set are prepared.
+
+    Args:
+        data: The images.
+        artefact: The directory that is made.
+        persistence: What is computed from each image.
+        shuffle: Seed of a permutation that gives every image those of another, for a control; ``None``: its
+            own.
+        processes: How many compute; ``None``: one on each processor.
+    """
+
+    data: DataSpec
+    artefact: Path
+    persistence: ImagePersistence = field(default_factory=ScanPersistence)
+    shuffle: int | None = None
+    processes: int | None = None
+
+
+@dataclass
+class AttributionRecipe:
+    """How the attribution maps of a teacher are prepared.
+
+    Args:
+        data: The images, which are explained as they are.
+        teacher: Whose logits are explained.
+        artefact: The directory that is made.
+        attributions: All other choices.
+        device: Where the teacher computes: ``cpu``, ``cuda`` …
+    """
+
+    data: DataSpec
+    teacher: TeacherSpec
+    artefact: Path
+    attributions: AttributionPlan
+    device: str = "cpu"

@@ -11,28 +11,42 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
-from topokd_lib.data import EpochLoader, ImageData, StreamedImages, StreamLoader
+from topokd_lib.data import ImageData, LoaderWithExtras, SampleArrays, StreamedImages
 from topokd_lib.errors import ArtefactMismatch, RecipeError, RunDirectoryError
 from topokd_lib.models import FeatureModel, Teacher, create_model
 from topokd_lib.objectives import WeightedSum
 from topokd_lib.outputs import Batch
 from topokd_lib.pair import Pair
-from topokd_lib.prepare import CachedTeacher, cache_teacher, prepare_ripsnet
+from topokd_lib.prepare import (
+    CachedTeacher,
+    cache_teacher,
+    prepare_attributions,
+    prepare_image_persistence,
+    prepare_ripsnet,
+)
 from topokd_lib.prepare.ripsnet import Progress
 from topokd_lib.recipes.diagnostics import build_diagnostics
 from topokd_lib.recipes.files import recipe_names
 from topokd_lib.recipes.load import load_recipe
-from topokd_lib.recipes.recipe import Recipe, RipsNetRecipe
+from topokd_lib.recipes.recipe import (
+    AttributionRecipe,
+    ImagePersistenceRecipe,
+    Recipe,
+    RipsNetRecipe,
+    weight_file,
+)
 from topokd_lib.topology import RipsNetArtefact
 from topokd_lib.training import (
     Diagnostics,
     EngineSpec,
     Evaluation,
     History,
+    Loader,
     RunDirectory,
     evaluate,
     fit,
     load_student,
+    load_weights,
     make_fabric,
     seed_all,
 )
@@ -45,6 +59,8 @@ __all__ = [
     "default_directory",
     "evaluate_run",
     "rehearse",
+    "run_attribution_recipe",
+    "run_image_persistence_recipe",
     "run_recipe",
     "run_ripsnet_recipe",
     "run_teacher_cache",
@@ -56,7 +72,7 @@ class Assembly:
     """Everything that a recipe names, built and checked against each other."""
 
     data: ImageData | StreamedImages
-    loader: EpochLoader | StreamLoader
+    loader: Loader
     student: FeatureModel
     teacher: Teacher | None
     objective: WeightedSum
@@ -69,9 +85,9 @@ def assemble(recipe: Recipe, fabric: Fabric | None = None) -> Assembly:
     Raises:
         UnknownName: If a data set or a model does not exist.
         DataError: If the files of the data set are not there or damaged.
-        CheckpointError: If the teacher's weights cannot be read.
+        CheckpointError: If the teacher's weights, or those the student starts from, cannot be read.
         FeatureNotFound: If an objective reads a feature that a network does not offer.
-        ArtefactMismatch: If an objective's artefact was made for something else.
+        ArtefactMismatch: If an artefact was made for something else.
         RecipeError: If an objective does not fit the pair for another reason.
     """
     with _the_recipe_is_at_fault():
@@ -83,19 +99,25 @@ def assemble(recipe: Recipe, fabric: Fabric | None = None) -> Assembly:
             world_size=fabric.world_size if fabric else 1,
             device=fabric.device if fabric else "cpu",
         )
-        teacher = recipe.teacher.load(data) if recipe.teacher else None
+        extras = {name: spec.load(data) for name, spec in recipe.data.extras.items()}
+        teacher = recipe.load_teacher(data, extras)
+        overlaid = recipe.data.overlay.serve(loader, teacher) if recipe.data.overlay else None
         seed_all(recipe.seed)
-        student = create_model(recipe.student, num_classes=data.num_classes)
+        student = create_model(recipe.student, num_classes=data.num_classes, in_channels=data.image_shape[0])
+        if recipe.initial_weights is not None:
+            load_weights(weight_file(recipe.initial_weights), student)
         pair = Pair.measure(
             student,
             teacher,
             image_shape=data.image_shape,
             train_labels=data.train_labels,
             batch_size=recipe.data.batch_size * (fabric.world_size if fabric and recipe.engine.gather else 1),
+            extra_shapes={name: extra.shape for name, extra in extras.items()}
+            | (overlaid.extra_shapes if overlaid else {}),
         )
         objective = recipe.objective(pair)
         diagnostics = build_diagnostics(recipe.diagnostics, student, teacher, objective, loader)
-        for network in (student, *([teacher.model] if teacher else [])):
+        for network in (student, *(teacher.networks if teacher else ())):
             recipe.engine.tune(network)
         if teacher is not None and recipe.teacher is not None and recipe.teacher.cache is not None:
             teacher = cache_teacher(
@@ -105,7 +127,10 @@ def assemble(recipe: Recipe, fabric: Fabric | None = None) -> Assembly:
                 precision=recipe.teacher.cache,
                 objective=objective,
             )
-        return Assembly(data, loader, student, teacher, objective, diagnostics)
+        served: Loader = overlaid or loader
+        if extras:
+            served = LoaderWithExtras(served, extras)
+        return Assembly(data, served, student, teacher, objective, diagnostics)
 
 
 @contextmanager
@@ -198,8 +223,7 @@ class FewSteps:
         steps: Training batches to give in an epoch; of test batches there is one.
     """
 
-    def __init__(self, loader: EpochLoader | StreamLoader, steps: int) -> None:
-        self.data, self.batch_size = loader.data, loader.batch_size
+    def __init__(self, loader: Loader, steps: int) -> None:
         self.steps_per_epoch = min(steps, loader.steps_per_epoch)
         self._loader = loader
 
@@ -255,6 +279,34 @@ def run_ripsnet_recipe(recipe: RipsNetRecipe, *, progress: Progress | None = Non
     return artefact
 
 
+def run_image_persistence_recipe(
+    recipe: ImagePersistenceRecipe, *, progress: Progress | None = None
+) -> SampleArrays:
+    """Prepare persistence images as the recipe says, or go on with what an earlier call began.
+
+    Raises:
+        UnknownName: If the data set does not exist.
+        DataError: If its files are not there, or the artefact cannot be written.
+        ArtefactMismatch: If the artefact is there and was made otherwise.
+        RecipeError: If a number is out of range, or the data do not lie in memory.
+    """
+    with _the_recipe_is_at_fault():
+        data = recipe.data.load()
+        if not isinstance(data, ImageData):
+            raise RecipeError(
+                f"persistence images are prepared for data sets that lie in memory, and {data.name} is read "
+                f"from disk; have them computed from the batches (data.extras.NAME.compute)"
+            )
+        return prepare_image_persistence(
+            data,
+            recipe.persistence,
+            recipe.artefact,
+            shuffle=recipe.shuffle,
+            processes=recipe.processes,
+            progress=progress,
+        )
+
+
 def run_teacher_cache(
     recipe: Recipe, *, tell: Callable[[str], None], progress: Progress | None = None
 ) -> CachedTeacher:
@@ -281,6 +333,37 @@ def run_teacher_cache(
     tell(f"{outputs.spec.describe(outputs.names)}; {len(outputs.missing()):,} are missing")
     parts.teacher.fill(parts.data, device=fabric.device, progress=progress)
     return parts.teacher
+
+
+def run_attribution_recipe(recipe: AttributionRecipe, *, progress: Progress | None = None) -> SampleArrays:
+    """Prepare attribution maps as the recipe says, or go on with what an earlier call began.
+
+    Raises:
+        UnknownName: If the data set does not exist.
+        DataError: If its files are not there, or the artefact cannot be written.
+        CheckpointError: If the teacher's weights cannot be read.
+        ArtefactMismatch: If the artefact is there and was made otherwise.
+        RecipeError: If the teacher does not fit the data, captum is not installed, or the device is not
+            there.
+    """
+    with _the_recipe_is_at_fault():
+        data = recipe.data.load()
+        if not isinstance(data, ImageData):
+            raise RecipeError(
+                f"attributions are prepared for data sets that lie in memory, which {data.name} does not"
+            )
+        teacher = recipe.teacher.load(data)
+        try:
+            teacher.to(recipe.device)
+        except (AssertionError, RuntimeError) as error:  # PyTorch's words for a device that is not there
+            raise RecipeError(f"device={recipe.device} cannot be used here: {error}") from error
+        try:
+            made = prepare_attributions(
+                teacher, data, recipe.attributions, recipe.artefact, progress=progress
+            )
+        except ImportError as error:
+            raise RecipeError(str(error)) from error
+    return SampleArrays.open(made)
 
 
 def _require_writable(path: Path) -> None:

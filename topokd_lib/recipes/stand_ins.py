@@ -12,9 +12,10 @@ from typing import Any
 import torch
 import yaml
 
-from topokd_lib.data import ImageData, StreamedImages, load_data
+from topokd_lib.data import ImageData, SampleArrays, StreamedImages, load_data
+from topokd_lib.data.extras import TGD_NORMALISATION
 from topokd_lib.models import MODELS, Teacher, create_model
-from topokd_lib.outputs import Batch
+from topokd_lib.outputs import Batch, Normalisation
 from topokd_lib.topology import PersistenceImage, RipsNet, RipsNetArtefact
 from topokd_lib.training import load_student, save_student
 
@@ -24,8 +25,10 @@ SIZES = {
     "cifar10": (32, 10, 50_000, 10_000),
     "cifar100": (32, 100, 50_000, 10_000),
     "imagenet": (224, 1000, 1_281_167, 50_000),
+    "prepared-images": (50, 10, 50_000, 10_000),  # TGD's, six channels
 }
-"""Pixels along a side, classes, training and test images of the data sets that have to be downloaded."""
+"""Pixels along a side, classes, training and test images of the data sets that have to be downloaded
+or prepared."""
 
 
 def stand_in_options(
@@ -51,13 +54,24 @@ def stand_in_options(
         options += ["--schedule.lr", "1e-9"]
     if synthetic and name in SIZES:
         size, classes, _, _ = SIZES[name]
-        name, about = "noise", {"size": size, "classes": classes, "train": 3 * batch_size, "test": 8}
+        channels = len(TGD_NORMALISATION.mean) if name == "prepared-images" else 3
+        about = {"size": size, "classes": classes, "train": 3 * batch_size, "test": 8, "channels": channels}
+        name = "noise"
         options += ["--data.name", name, "--data.options", json.dumps(about)]
         if recipe["data"].get("augment", "").startswith("resized"):  # for images on disk only
             options += ["--data.augment", "crop-flip"]
         if str(recipe["data"]["augment"]).startswith("resized"):  # of images on disk; noise lies in memory
             options += ["--data.augment", "none"]
+    if recipe.get("teachers"):
+        classes = load_data(name, **about).num_classes
+        options += _of_several(recipe, folder, classes=classes, synthetic=synthetic)
+    start = recipe.get("initial_weights")
+    if start is not None and (synthetic or not Path(start).exists()):
+        options += ["--initial_weights", "null"]
+    overlay = (recipe["data"].get("overlay") or {}).get("artefact")
     wanted = (recipe.get("teacher") or {}).get("weights")
+    if overlay is not None and (synthetic or not Path(overlay).exists() or not Path(wanted or "").exists()):
+        options += ["--data.overlay.artefact", "null"]
     if wanted is None:
         return options
     data, weights = load_data(name, **about), Path(wanted)
@@ -67,7 +81,7 @@ def stand_in_options(
         weights = folder / "teacher.safetensors"
         torch.manual_seed(0)
         model = create_model(network or (named or [recipe["student"]])[-1], num_classes=data.num_classes)
-        save_student(weights, model)
+        save_student(weights, model, normalisation=data.normalisation)
         options += ["--teacher.weights", str(weights)]
     for option, argument, path in _artefacts(recipe):
         if invented or not Path(path).exists():
@@ -76,6 +90,29 @@ def stand_in_options(
             ARTEFACTS[argument](Teacher(model), data, batch_size, place)
             options += [option, str(place)]
     return options
+
+
+def _of_several(recipe: Mapping[str, Any], folder: Path, *, classes: int, synthetic: bool) -> Iterator[str]:
+    """Options for teachers that are not there, and persistence images computed in place of prepared ones."""
+    channels = {}
+    for name, about in recipe["data"]["extras"].items():
+        artefact = about.get("artefact")
+        if artefact and (synthetic or not Path(artefact).exists()):
+            yield f"--data.extras.{name}"
+            yield json.dumps({"artefact": None, "compute": {"class_path": "ScanPersistence"}})
+        channels[name] = SampleArrays.open(artefact).shape[0] if artefact and not synthetic else 6
+    for name, about in recipe["teachers"].items():
+        weights = Path(about["weights"])
+        if synthetic or not weights.exists():
+            named = [part for part in weights.parts if part in MODELS]
+            seen = channels.get(about.get("reads"), 3)
+            scale = Normalisation((0.5,) * seen, (0.25,) * seen) if about.get("reads") else None
+            torch.manual_seed(0)
+            network = (named or [recipe["student"]])[-1]
+            model = create_model(network, num_classes=classes, in_channels=seen)
+            save_student(folder / f"{name}.safetensors", model, in_channels=seen, normalisation=scale)
+            yield f"--teachers.{name}.weights"
+            yield str(folder / f"{name}.safetensors")
 
 
 def _artefacts(recipe: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -28,7 +28,17 @@ from topokd_lib.topology.distances import (
     wasserstein_distance,
 )
 from topokd_lib.topology.graph_filtrations import graph_diagrams
+from topokd_lib.topology.graphs import (
+    cosine_graph,
+    graph_spectrum,
+    nearest_neighbours,
+    normalised_adjacency,
+    normalised_laplacian,
+    signal_smoothness,
+    spectral_distance,
+)
 from topokd_lib.topology.health import RipsNetHealth, TopologyHealth, topology_health
+from topokd_lib.topology.image_persistence import CubicalPersistence, ImagePersistence, ScanPersistence
 from topokd_lib.topology.images import PersistenceImage, tgd_official
 from topokd_lib.topology.landscapes import persistence_landscape, persistence_silhouette
 from topokd_lib.topology.reduction import Reduction, reduce_boundary
@@ -48,8 +58,10 @@ from topokd_lib.topology.spanning_tree import (
 __all__ = [
     "CHANGES",
     "CloudAgreement",
+    "CubicalPersistence",
     "FilteredComplex",
     "ImageChange",
+    "ImagePersistence",
     "PersistenceDiagrams",
     "PersistenceImage",
     "Reduction",
@@ -58,6 +70,7 @@ __all__ = [
     "RipsNetHealth",
     "RipsNetReport",
     "Robustness",
+    "ScanPersistence",
     "TopologyHealth",
     "alpha_diagrams",
     "betti_curve",
@@ -68,6 +81,7 @@ __all__ = [
     "check_same_samples",
     "closure",
     "cloud_agreement",
+    "cosine_graph",
     "cross_barcode",
     "cubical_diagrams",
     "edge_lengths",
@@ -76,9 +90,13 @@ __all__ = [
     "faces",
     "fit_ripsnet",
     "graph_diagrams",
+    "graph_spectrum",
     "h0_deaths",
     "minimum_spanning_tree",
     "mst_edges",
+    "nearest_neighbours",
+    "normalised_adjacency",
+    "normalised_laplacian",
     "optimal_matching",
     "pairwise_distances",
     "persistence_entropy",
@@ -93,8 +111,10 @@ __all__ = [
     "scale_distances",
     "scale_points",
     "signal_diagrams",
+    "signal_smoothness",
     "sliced_wasserstein_distance",
     "sorted_deaths_distance",
+    "spectral_distance",
     "tgd_official",
     "topology_health",
     "wasserstein_distance",

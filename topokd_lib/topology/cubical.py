@@ -12,15 +12,26 @@ Reference:
 """
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from topokd_lib.topology.critical import Places, check_function, check_options, diagrams_at, lower_star_places
+from topokd_lib.topology.critical import (
+    Places,
+    check_function,
+    check_options,
+    diagrams_at,
+    finish,
+    lower_star_places,
+)
 from topokd_lib.topology.diagrams import PersistenceDiagrams
+from topokd_lib.topology.merging import merged_pixels
 
 __all__ = ["cubical_diagrams"]
 
@@ -32,11 +43,13 @@ def cubical_diagrams(
     dimensions: Sequence[int] = (0, 1),
     superlevel: bool = False,
     essential: Literal["drop", "keep"] = "drop",
+    engine: Literal["auto", "gudhi", "numba"] = "auto",
 ) -> tuple[PersistenceDiagrams, ...]:
     """Persistence diagrams of every image, filtered by its pixels.
 
     Births and deaths are in the unit of the pixels, and each is the value of one pixel, the vertex or the
-    coface that gudhi names: the gradient goes there. Bars of length 0 are left out.
+    coface that enters last: the gradient goes there. Bars of length 0 are left out; the order of the others
+    is that of the engine. Where pixels are equal, engines may name different ones.
 
     Args:
         images: Images of one size, single channel, or volumes; fold channels into the batch with
@@ -47,10 +60,15 @@ def cubical_diagrams(
             earlier than it is born: a component as bright as 3 is born at -3.
         essential: ``"drop"`` the one bar that never dies, the component of the darkest pixel, or ``"keep"``
             it with the death infinity.
+        engine: What finds the bars; all find the same. ``"gudhi"`` works everywhere, and is fastest for top
+            cells whose gradient is not asked for. ``"numba"`` (extra ``fast``) merges pixels of images in
+            compiled code, seven times as fast wherever gudhi has to name pixels or works on vertices.
+            ``"auto"`` takes the faster of those that can.
 
     Raises:
-        ValueError: If the images have no batch axis, are empty, not real or not finite, or an option is
-            unknown.
+        ValueError: If the images have no batch axis, are empty, not real or not finite, an option is
+            unknown, or numba is asked for volumes.
+        ImportError: If numba is asked for and not installed.
 
     Example:
         A dark ring around a bright pixel. Two bright pixels in opposite corners cut the ring between sides,
@@ -73,14 +91,60 @@ def cubical_diagrams(
     check_options(dimensions, essential)
     if construction not in ("vertices", "top-cells"):
         raise ValueError(f"pixels are 'vertices' or 'top-cells' of the complex, got {construction!r}")
+    gradient = images.requires_grad and torch.is_grad_enabled()
+    chosen = _choose(engine, planar=images.ndim == 3, indexed=gradient or construction == "vertices")
     function = -images if superlevel else images
     arrays = function.detach().cpu().double().numpy()
-    bars = [_critical_pixels(array, construction, dimensions) for array in arrays]
+    keep = essential == "keep"
+    if chosen == "gudhi" and not gradient:
+        found = [bars.to(images) for bars in _values(arrays, construction, dimensions)]
+        return tuple(
+            finish(bars[..., 0], bars[..., 1], dimension, keep=keep)
+            for dimension, bars in zip(dimensions, found, strict=True)
+        )
+    critical = _merged_places if chosen == "numba" else _critical_pixels
+    places = [critical(array, construction, dimensions) for array in arrays]
     flat = function.flatten(1)
     return tuple(
-        diagrams_at(flat, [image[index] for image in bars], dimension, keep=essential == "keep")
+        diagrams_at(flat, [image[index] for image in places], dimension, keep=keep)
         for index, dimension in enumerate(dimensions)
     )
+
+
+def _choose(engine: str, *, planar: bool, indexed: bool) -> str:
+    if engine not in ("auto", "gudhi", "numba"):
+        raise ValueError(f"cubical persistence is computed by 'auto', 'gudhi' or 'numba', got {engine!r}")
+    if engine == "numba" and not planar:
+        raise ValueError("engine='numba' works on images, not on volumes; take engine='gudhi'")
+    if engine == "auto":
+        return "numba" if planar and indexed and find_spec("numba") else "gudhi"
+    return engine
+
+
+def _values(
+    images: npt.NDArray[np.float64], construction: str, dimensions: Sequence[int]
+) -> list[Float[Tensor, "batch bars 2"]]:
+    """Births and deaths without the pixels that make them, per dimension; padded with bars of length 0."""
+    from gudhi.sklearn import CubicalPersistence
+
+    compute = CubicalPersistence(
+        homology_dimensions=list(dimensions),
+        input_type="vertices" if construction == "vertices" else "top_dimensional_cells",
+    )
+    found = compute.fit_transform(list(images))
+    return [
+        pad_sequence([torch.from_numpy(image[index]) for image in found], batch_first=True)
+        for index in range(len(dimensions))
+    ]
+
+
+def _merged_places(
+    image: npt.NDArray[np.float64], construction: str, dimensions: Sequence[int]
+) -> list[Places]:
+    """As :func:`_critical_pixels`, in compiled code."""
+    places = merged_pixels(image, corners=construction == "top-cells")
+    none = np.empty((0, 2), np.int64)  # in the plane nothing has dimension 2
+    return [places[dimension] if dimension < 2 else none for dimension in dimensions]
 
 
 def _critical_pixels(

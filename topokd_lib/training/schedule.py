@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, Adam, Optimizer
 
 __all__ = ["Schedule"]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    r"""Stochastic gradient descent with momentum, and a learning rate that is a function of the epoch.
+    r"""Stochastic gradient descent with momentum, or Adam, and a rate that is a function of the epoch.
 
     The learning rate is constant within an epoch. With epochs counted from 0, kind ``step`` multiplies it by
     ``gamma`` once for every milestone reached, so that milestone 150 changes the 151st epoch; kind ``cosine``
@@ -36,6 +36,8 @@ class Schedule:
         kind: ``step`` or ``cosine``.
         warmup_epochs: Epochs over which the learning rate grows to its full value.
         fused: Take the step of all parameters in one kernel; the numbers change by rounding only.
+        optimizer: ``sgd``, or ``adam`` with PyTorch's constants, where momentum and ``nesterov`` have no
+            meaning.
 
     Raises:
         ValueError: If a value is out of range, or a milestone would never be reached.
@@ -56,6 +58,7 @@ class Schedule:
     kind: Literal["step", "cosine"] = "step"
     warmup_epochs: int = 0
     fused: bool = False
+    optimizer: Literal["sgd", "adam"] = "sgd"
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or not self.lr > 0:
@@ -65,6 +68,8 @@ class Schedule:
             )
         if self.kind not in ("step", "cosine"):
             raise ValueError(f"the kind of a schedule is 'step' or 'cosine', got {self.kind!r}")
+        if self.optimizer not in ("sgd", "adam"):
+            raise ValueError(f"the optimizer is 'sgd' or 'adam', got {self.optimizer!r}")
         if not 0 <= self.momentum < 1 or self.weight_decay < 0 or not self.gamma > 0:
             raise ValueError(
                 f"momentum must lie in [0, 1), weight_decay must not be negative and gamma must be positive, "
@@ -96,6 +101,8 @@ class Schedule:
 
     def build(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         """The optimiser of these parameters; :meth:`set_epoch` moves it along the schedule."""
+        if self.optimizer == "adam":
+            return Adam(parameters, lr=self.learning_rate(0), weight_decay=self.weight_decay)
         return SGD(
             parameters,
             lr=self.learning_rate(0),
