@@ -44,6 +44,9 @@ COMMANDS = {
     "prepare teacher-cache": Command(
         "keep what a teacher says about every view of every image", "prepare.prepare_teacher_cache"
     ),
+    "prepare dist-pro": Command(
+        "search the weights of pathways between stages, which DistPro needs", "prepare.prepare_dist_pro"
+    ),
     "sweep": Command("run many recipes, pairs and seeds as a queue that survives a kill", "sweep.sweep"),
     "estimate": Command("time a few steps of every run of a sweep, and say what all will take", "sweep.cost"),
     "table": Command("a table of results: mean ± sd over seeds, paired differences", "results.table"),

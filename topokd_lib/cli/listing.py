@@ -17,7 +17,7 @@ def recipes(words: list[str]) -> None:
     width = max(len(name) for name in recipe_names())
     for name in recipe_names():
         print(f"  {name:<{width}}  {recipe_title(find_recipe(name))}")
-    print(f"pairs:      {', '.join(benchmark_pairs())}")
+    print(f"pairs:      {', '.join(benchmark_pairs(None))}")
     print(f"data sets:  {', '.join(DATA)}")
     print(f"models:     {', '.join(MODELS)}")
     print(f"objectives: {', '.join(objectives.objective_names())}")

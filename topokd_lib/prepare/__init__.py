@@ -1,8 +1,19 @@
 """What is computed before training and kept as an artefact."""
 
 from topokd_lib.prepare.clouds import clouds_of_test_images, teacher_clouds
+from topokd_lib.prepare.dist_pro import DistProPlan, hold_out, hypergradient, search_pathways
 from topokd_lib.prepare.ripsnet import RipsNetPlan, prepare_ripsnet
 from topokd_lib.prepare.teacher_cache import CachedTeacher, cache_teacher
 
 __all__ = ["RipsNetPlan", "clouds_of_test_images", "prepare_ripsnet", "teacher_clouds"]
 __all__ = ["CachedTeacher", "RipsNetPlan", "cache_teacher", "prepare_ripsnet", "teacher_clouds"]
+__all__ = [
+    "DistProPlan",
+    "RipsNetPlan",
+    "clouds_of_test_images",
+    "hold_out",
+    "hypergradient",
+    "prepare_ripsnet",
+    "search_pathways",
+    "teacher_clouds",
+]

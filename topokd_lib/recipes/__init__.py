@@ -4,12 +4,22 @@ from topokd_lib.recipes.calibrate import Calibration, calibrate
 from topokd_lib.recipes.files import find_recipe, recipe_names, recipe_title
 from topokd_lib.recipes.load import load_recipe
 from topokd_lib.recipes.pairs import BenchmarkPair, benchmark_pairs
-from topokd_lib.recipes.recipe import DataSpec, DiagnosticsSpec, Recipe, RipsNetRecipe, TeacherSpec, Term
+from topokd_lib.recipes.recipe import (
+    DataSpec,
+    DiagnosticsSpec,
+    DistProRecipe,
+    NeckSpec,
+    Recipe,
+    RipsNetRecipe,
+    TeacherSpec,
+    Term,
+)
 from topokd_lib.recipes.run import (
     assemble,
     default_directory,
     evaluate_run,
     rehearse,
+    run_dist_pro_recipe,
     run_recipe,
     run_ripsnet_recipe,
     run_teacher_cache,
@@ -21,6 +31,8 @@ __all__ = [
     "Calibration",
     "DataSpec",
     "DiagnosticsSpec",
+    "DistProRecipe",
+    "NeckSpec",
     "Recipe",
     "RipsNetRecipe",
     "TeacherSpec",
@@ -35,6 +47,7 @@ __all__ = [
     "recipe_names",
     "recipe_title",
     "rehearse",
+    "run_dist_pro_recipe",
     "run_recipe",
     "run_ripsnet_recipe",
     "run_teacher_cache",

@@ -6,9 +6,9 @@ and a misspelt one is refused here. With ``cli``, this is the only place that kn
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
@@ -16,14 +16,34 @@ from topokd_lib import objectives
 from topokd_lib.errors import RecipeError, UnknownName, did_you_mean, require_name
 from topokd_lib.recipes.files import check_recipe_file, find_recipe
 from topokd_lib.recipes.pairs import insert_pair
-from topokd_lib.recipes.recipe import Recipe, RipsNetRecipe, TeacherSpec, Term
+from topokd_lib.recipes.recipe import DistProRecipe, Recipe, RipsNetRecipe, TeacherSpec, Term
 
-__all__ = ["add_recipe_options", "build_recipe", "load_recipe", "parse_recipe"]
+__all__ = ["KINDS", "add_recipe_options", "build_recipe", "command_for", "load_recipe", "parse_recipe"]
 
-AnyRecipe = TypeVar("AnyRecipe", Recipe, RipsNetRecipe)
+AnyRecipe = TypeVar("AnyRecipe", Recipe, RipsNetRecipe, DistProRecipe)
 
 
-def add_recipe_options(parser: ArgumentParser, kind: type[Recipe] | type[RipsNetRecipe]) -> None:
+KINDS: dict[str, type[Recipe] | type[RipsNetRecipe] | type[DistProRecipe]] = {
+    "train": Recipe,
+    "prepare ripsnet": RipsNetRecipe,
+    "prepare dist-pro": DistProRecipe,
+}
+"""Commands that take recipes, and which."""
+
+
+def command_for(content: Mapping[str, Any]) -> str:
+    """The command, one of :data:`KINDS`, that a recipe with these fields is for.
+
+    Example:
+        >>> command_for({"data": {}, "teacher": {}, "artefact": "ripsnet.safetensors"})
+        'prepare ripsnet'
+    """
+    if "artefact" not in content:
+        return "train"
+    return "prepare dist-pro" if "student" in content else "prepare ripsnet"
+
+
+def add_recipe_options(parser: ArgumentParser, kind: type[AnyRecipe]) -> None:
     """Give a parser ``--config``, ``--pair``, and an option for every field of a recipe."""
     parser.add_argument("--config", action="config", help="name or file of a recipe")
     parser.add_argument("--pair", help="teacher and student of the benchmark, as `topokd recipes` lists them")
@@ -86,7 +106,7 @@ def load_recipe(
     Args:
         source: Name of a recipe of the library, or a path.
         overrides: As on the command line: ``["--schedule.epochs", "2"]``.
-        kind: :class:`Recipe` or :class:`RipsNetRecipe`.
+        kind: :class:`Recipe`, :class:`RipsNetRecipe` or :class:`DistProRecipe`.
 
     Returns:
         The recipe, and its text with every default written out.

@@ -1,6 +1,7 @@
 """What an experiment is, as plain data: a typed tree that YAML, the command line and Python can build."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,13 +11,29 @@ from torch import nn
 
 from topokd_lib.data import EpochLoader, ImageData, StreamedImages, StreamLoader, load_data
 from topokd_lib.errors import ArtefactMismatch, CheckpointError, FeatureNotFound
-from topokd_lib.models import Teacher
+from topokd_lib.models import (
+    FeatureModel,
+    NToOneNeck,
+    ProjectorNeck,
+    Teacher,
+    create_model,
+    published_normalisation,
+)
 from topokd_lib.objectives import Objective, WeightedSum
 from topokd_lib.pair import Pair
-from topokd_lib.prepare import RipsNetPlan
+from topokd_lib.prepare import DistProPlan, RipsNetPlan
 from topokd_lib.training import EngineSpec, Schedule, load_student
 
-__all__ = ["DataSpec", "DiagnosticsSpec", "Recipe", "RipsNetRecipe", "TeacherSpec", "Term"]
+__all__ = [
+    "DataSpec",
+    "DiagnosticsSpec",
+    "DistProRecipe",
+    "NeckSpec",
+    "Recipe",
+    "RipsNetRecipe",
+    "TeacherSpec",
+    "Term",
+]
 
 
 @dataclass
@@ -84,13 +101,16 @@ class TeacherSpec:
     """Which network teaches.
 
     Args:
-        weights: A run directory, or the ``student.safetensors`` in one.
+        weights: A run directory, or the ``student.safetensors`` in one; together with ``model`` the name of
+            published weights, such as ``IMAGENET1K_V1``.
+        model: A model with published weights, such as ``torchvision/resnet34``.
         batch_statistics: See :class:`~topokd_lib.models.Teacher`.
         cache: Keep what the teacher says about each view of an image on disk, and look it up from then on,
             as ``float32`` or ``float16``; for objectives that read its logits and ``pooled`` only.
     """
 
     weights: Path
+    model: str | None = None
     batch_statistics: bool = False
     cache: Literal["float32", "float16"] | None = None
 
@@ -99,7 +119,17 @@ class TeacherSpec:
 
         Raises:
             CheckpointError: If there are no such weights.
+            UnknownName: If there is no such model, or it has no weights of that name.
+            ValueError: If published weights are for other classes than those of the data.
         """
+        if self.model is not None:
+            network = create_model(self.model, num_classes=data.num_classes, weights=str(self.weights))
+            return Teacher(
+                network,
+                normalisation=published_normalisation(self.model, str(self.weights)),
+                data_normalisation=data.normalisation,
+                batch_statistics=self.batch_statistics,
+            )
         path = self.weights / "student.safetensors" if self.weights.is_dir() else self.weights
         model, about = load_student(path)
         known = about.normalisation is not None
@@ -109,6 +139,44 @@ class TeacherSpec:
             data_normalisation=data.normalisation if known else None,
             batch_statistics=self.batch_statistics,
         )
+
+
+@dataclass
+class NeckSpec:
+    """Layers between the student's last map and its classifier, for the methods that need them.
+
+    Args:
+        kind: ``n-to-one`` widens the map for NORM and is merged into the classifier after training;
+            ``teacher-classifier`` puts SimKD's projector and a frozen copy of the teacher's classifier in
+            place of the student's, also in the network that is kept.
+        parts: Copies of the teacher's channels in a widened map.
+    """
+
+    kind: Literal["n-to-one", "teacher-classifier"]
+    parts: int = 8
+
+    def insert(self, student: FeatureModel, teacher: Teacher | None) -> None:
+        """Change ``student``.
+
+        Raises:
+            ValueError: If there is no teacher, it has other classes, or the student takes no neck.
+        """
+        if teacher is None:
+            raise ValueError(
+                f"a neck of kind {self.kind!r} is made for a teacher, and this run has none; name one "
+                f"(recipe field 'teacher') or drop the neck"
+            )
+        channels, teacher_channels = student.last_layer.in_features, teacher.model.last_layer.in_features
+        if self.kind == "n-to-one":
+            student.insert_neck(NToOneNeck(channels, teacher_channels, self.parts))
+            return
+        if teacher.num_classes != student.num_classes:
+            raise ValueError(
+                f"the student takes over the teacher's classifier: student {student.name} has "
+                f"{student.num_classes} classes, teacher {teacher.name} has {teacher.num_classes}"
+            )
+        classifier = deepcopy(teacher.model.last_layer).requires_grad_(requires_grad=False)
+        student.insert_neck(ProjectorNeck(channels, teacher_channels), classifier)
 
 
 @dataclass
@@ -154,6 +222,7 @@ class Recipe:
         student: Name of the network to train.
         terms: What it learns from, by name; the names appear in the log.
         teacher: Which network teaches; ``None`` for ordinary training.
+        neck: Layers that the method puts before the student's classifier; ``None`` for most methods.
         schedule: Epochs, learning rate and its decay.
         engine: Devices and precision.
         diagnostics: What the log tells beside the losses.
@@ -164,6 +233,7 @@ class Recipe:
     student: str
     terms: dict[str, Term]
     teacher: TeacherSpec | None = None
+    neck: NeckSpec | None = None
     schedule: Schedule = field(default_factory=Schedule)
     engine: EngineSpec = field(default_factory=EngineSpec)
     diagnostics: DiagnosticsSpec = field(default_factory=DiagnosticsSpec)
@@ -193,6 +263,27 @@ class Recipe:
             raise type(error)(f"term {name!r}: {error}") from error
         except ValueError as error:
             raise ValueError(f"term {name!r}: {error}") from error
+
+
+@dataclass
+class DistProRecipe:
+    """How the pathway weights of DistPro are searched for a pair.
+
+    Args:
+        data: The training images, of which a part is held out.
+        teacher: Which network teaches.
+        student: Name of the network to teach.
+        artefact: Where the result is written; while the search goes on, its state is kept beside it.
+        plan: All other choices.
+        engine: What to compute on, one device.
+    """
+
+    data: DataSpec
+    teacher: TeacherSpec
+    student: str
+    artefact: Path
+    plan: DistProPlan = field(default_factory=DistProPlan)
+    engine: EngineSpec = field(default_factory=EngineSpec)
 
 
 @dataclass

@@ -14,15 +14,21 @@ from lightning_fabric import Fabric
 from topokd_lib.data import EpochLoader, ImageData, StreamedImages, StreamLoader
 from topokd_lib.errors import ArtefactMismatch, RecipeError, RunDirectoryError
 from topokd_lib.models import FeatureModel, Teacher, create_model
-from topokd_lib.objectives import WeightedSum
+from topokd_lib.objectives import PathwayProcess, WeightedSum
 from topokd_lib.outputs import Batch
 from topokd_lib.pair import Pair
-from topokd_lib.prepare import CachedTeacher, cache_teacher, prepare_ripsnet
+from topokd_lib.prepare import (
+    CachedTeacher,
+    cache_teacher,
+    hold_out,
+    prepare_ripsnet,
+    search_pathways,
+)
 from topokd_lib.prepare.ripsnet import Progress
 from topokd_lib.recipes.diagnostics import build_diagnostics
 from topokd_lib.recipes.files import recipe_names
 from topokd_lib.recipes.load import load_recipe
-from topokd_lib.recipes.recipe import Recipe, RipsNetRecipe
+from topokd_lib.recipes.recipe import DistProRecipe, Recipe, RipsNetRecipe
 from topokd_lib.topology import RipsNetArtefact
 from topokd_lib.training import (
     Diagnostics,
@@ -44,6 +50,7 @@ __all__ = [
     "default_directory",
     "evaluate_run",
     "rehearse",
+    "run_dist_pro_recipe",
     "run_recipe",
     "run_ripsnet_recipe",
     "run_teacher_cache",
@@ -85,6 +92,8 @@ def assemble(recipe: Recipe, fabric: Fabric | None = None) -> Assembly:
         teacher = recipe.teacher.load(data) if recipe.teacher else None
         seed_all(recipe.seed)
         student = create_model(recipe.student, num_classes=data.num_classes)
+        if recipe.neck is not None:
+            recipe.neck.insert(student, teacher)
         pair = Pair.measure(
             student,
             teacher,
@@ -176,7 +185,7 @@ class FewSteps:
     """
 
     def __init__(self, loader: EpochLoader | StreamLoader, steps: int) -> None:
-        self.data, self.batch_size = loader.data, loader.batch_size
+        self.data, self.batch_size, self.augment = loader.data, loader.batch_size, loader.augment
         self.steps_per_epoch = min(steps, loader.steps_per_epoch)
         self._loader = loader
 
@@ -256,6 +265,44 @@ def run_teacher_cache(
     tell(f"{outputs.spec.describe(outputs.names)}; {len(outputs.missing()):,} are missing")
     parts.teacher.fill(parts.data, device=fabric.device, progress=progress)
     return parts.teacher
+
+
+def run_dist_pro_recipe(recipe: DistProRecipe, *, progress: Progress | None = None) -> PathwayProcess:
+    """Search pathway weights as the recipe says, or continue a search, and write its artefact.
+
+    Raises:
+        UnknownName: If the data set or the student does not exist.
+        CheckpointError: If the teacher's weights or the state of an earlier search cannot be read.
+        RecipeError: If the plan cannot be carried out, or the artefact could not be written.
+        TrainingDiverged: If a loss stops being a finite number.
+    """
+    if recipe.engine.processes > 1:
+        raise RecipeError(
+            f"a search runs on one device, engine asks for {recipe.engine.processes}; set engine.devices: 1"
+        )
+    _require_writable(recipe.artefact)
+    fabric = _launch(recipe.engine)
+    with _the_recipe_is_at_fault():
+        data = recipe.data.load()
+        teacher = recipe.teacher.load(data)
+        seed_all(recipe.plan.seed)
+        student = create_model(recipe.student, num_classes=data.num_classes)
+        training, held_out = (
+            recipe.data.loader(part, seed=recipe.plan.seed)
+            for part in hold_out(data, recipe.plan.held_out, recipe.plan.seed)
+        )
+        process = search_pathways(
+            student,
+            teacher,
+            training,
+            held_out,
+            recipe.plan,
+            state=recipe.artefact.with_name(f"{recipe.artefact.name}.search"),
+            fabric=fabric,
+            progress=progress,
+        )
+    process.save(recipe.artefact)
+    return process
 
 
 def _require_writable(path: Path) -> None:
