@@ -1,19 +1,25 @@
 """The recipes for ImageNet with the networks and weights of their pairs, at full size but without numbers."""
 
+import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
 import yaml
+from PIL import Image
 
-from tests.recipes.made import IMAGENET, noise
+from tests.recipes.made import IMAGENET, Case, noise
+from topokd_lib.data import DATA, load_imagenet
 from topokd_lib.errors import CheckpointError, UnknownName
 from topokd_lib.models import Teacher, count_parameters, create_model
 from topokd_lib.models.counting import measure
 from topokd_lib.outputs import Batch, ModelOutput
 from topokd_lib.pair import Pair
+from topokd_lib.prepare import hold_out
 from topokd_lib.recipes import (
     DistProRecipe,
     Recipe,
@@ -24,6 +30,8 @@ from topokd_lib.recipes import (
     find_recipe,
     load_recipe,
     recipe_names,
+    rehearse,
+    run_dist_pro_recipe,
 )
 from topokd_lib.training import Schedule
 
@@ -225,3 +233,62 @@ def test_files_say_where_their_weights_are_from():
     for name in METHODS:
         head = find_recipe(name).read_text("utf-8").partition("data:")[0]
         assert "carried over" in head or "/" in head.partition("--pair resnet50-mobilenetv1")[2], name
+
+
+# ------------------------------------------------------------------------------------- files as they are kept
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Ten classes with forty training and two test photographs each, in ImageNet's layout."""
+    root, rng = tmp_path_factory.mktemp("imagenet"), np.random.default_rng(0)
+    for part, count in (("train", 40), ("val", 2)):
+        for number in range(10):
+            place = root / part / f"n{number:08}"
+            place.mkdir(parents=True)
+            for image in range(count):
+                pixels = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((80, 72))
+                pixels.save(place / f"{image}.JPEG")
+    return root
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_recipe_reads_images_from_disk_and_trains_two_steps(name, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("TOPOKD_CACHE", str(tmp_path / "cache"))
+    case = Case.make(name, tmp_path)
+    monkeypatch.setitem(DATA, "imagenet", load_imagenet)
+    where = {"root": str(folder), "image_size": 64, "resize": 72}
+    files = [
+        "--data.options",
+        json.dumps(where),
+        "--data.augment",
+        "resized-crop-flip",
+        "--data.workers",
+        "0",
+    ]
+    recipe, _ = load_recipe(name, [*case.overrides, *files], kind=Recipe)
+    history = rehearse(recipe)
+    assert set(history.last.terms) == set(recipe.terms)
+    assert math.isfinite(history.last.loss)
+
+
+def test_a_search_holds_out_files(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("TOPOKD_CACHE", str(tmp_path / "cache"))
+    data = load_imagenet(folder, image_size=64, resize=72)
+    rest, held_out = hold_out(data, 0.25, seed=0)
+    assert (len(rest.train_labels), len(held_out.train_labels)) == (300, 100)
+    names = {part.train.where(index) for part in (rest, held_out) for index in range(len(part.train_labels))}
+    assert len(names) == 400
+    case = Case.make("imagenet/dist_pro_search", tmp_path)
+    monkeypatch.setitem(DATA, "imagenet", load_imagenet)
+    where = {"root": str(folder), "image_size": 64, "resize": 72}
+    files = [
+        "--data.options",
+        json.dumps(where),
+        "--data.augment",
+        "resized-crop-flip",
+        "--data.workers",
+        "0",
+    ]
+    recipe, _ = load_recipe(case.name, [*case.overrides, *files], kind=DistProRecipe)
+    assert len(run_dist_pro_recipe(recipe).scores) == 1 + 3  # 320 images, batches of 16, an update every nine
