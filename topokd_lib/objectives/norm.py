@@ -13,6 +13,7 @@ Explained in:
 
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from topokd_lib.objectives.base import Objective
 from topokd_lib.objectives.connectors import pair_maps, pool_to_smaller
@@ -38,8 +39,7 @@ def n_to_one_loss(
         ValueError: If the student's channels are not a multiple of the teacher's.
 
     Differs from:
-        Official code (OSVAI/NORM, helper/loops.py) repeats the teacher's map and multiplies a mean by
-        :math:`N`, which is the same sum. It pools the teacher's map only.
+        Official code (OSVAI/NORM, helper/loops.py) pools the teacher's map only.
 
     Example:
         Two parts, 1 and 3, of a teacher that is 0 everywhere: 1² + 3².
@@ -56,8 +56,7 @@ def n_to_one_loss(
             f"not a multiple of the teacher's {teacher.shape[1]}; expand to N times the teacher's channels"
         )
     seen, target = pool_to_smaller(expanded, teacher.detach(), pooling="max")
-    difference: Tensor = seen.unflatten(1, (parts, -1)) - target[:, None]
-    return difference.square().mean(dim=(0, 2, 3, 4)).sum()
+    return parts * F.mse_loss(seen, target.repeat(1, parts, 1, 1))
 
 
 class NORM(Objective):
