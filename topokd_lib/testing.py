@@ -12,6 +12,7 @@ Checks raise :class:`AssertionError` with a sentence that says what is wrong and
 
 from collections.abc import Callable, Collection
 from copy import deepcopy
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +24,12 @@ from topokd_lib.models import FeatureModel, Teacher, TeacherGroup, create_model
 from topokd_lib.objectives import Objective, WeightedSum
 from topokd_lib.outputs import Batch, ModelOutput
 from topokd_lib.pair import Pair
+from topokd_lib.recipes import NeckSpec
 from topokd_lib.topology import PersistenceImage, RipsNet, RipsNetArtefact
 
 __all__ = [
     "MODEL_CHECKS",
+    "NEEDS_NECK",
     "OBJECTIVE_CHECKS",
     "objective_cases",
     "toy_batch",
@@ -37,16 +40,36 @@ __all__ = [
 ]
 
 ObjectiveFactory = Callable[[Pair], Objective]
+NEEDS_NECK: dict[str, Literal["n-to-one", "teacher-classifier"]] = {
+    "NORM": "n-to-one",
+    "SimKD": "teacher-classifier",
+}
+"""Objectives that read what a neck of the student makes, and the kind of neck."""
 CLASSES, BATCH, SIZE = 5, 8, 16
 
 
 # ---------------------------------------------------------------------------------------------- toy material
 
 
-def toy_pair(student: str = "resnet8", teacher: str = "resnet14", *, batch_size: int = BATCH) -> Pair:
-    """Two small untrained networks of the library for 16×16 images of five classes."""
+def toy_pair(
+    student: str = "resnet8",
+    teacher: str = "resnet14",
+    *,
+    batch_size: int = BATCH,
+    neck: Literal["n-to-one", "teacher-classifier"] | None = None,
+) -> Pair:
+    """Two small untrained networks of the library for 16×16 images of five classes.
+
+    Args:
+        student: Name of the network that learns.
+        teacher: Name of the network that teaches.
+        batch_size: Images per step.
+        neck: Gives the student a neck made for this teacher (:class:`~topokd_lib.recipes.NeckSpec`).
+    """
     torch.manual_seed(0)
     networks = [create_model(name, num_classes=CLASSES) for name in (student, teacher)]
+    if neck is not None:
+        NeckSpec(neck, parts=3).insert(networks[0], Teacher(networks[1]))
     return Pair.measure(
         networks[0],
         Teacher(networks[1]),
@@ -117,12 +140,13 @@ def objective_cases() -> dict[str, ObjectiveFactory]:
 
     A class that needs nothing but the pair is found by itself; one that needs an artefact, or has modes worth
     testing on their own, is listed here. Not among them is what needs two teachers: TGD, whose checks run on
-    :func:`toy_group`.
+    :func:`toy_group`; those that need a student with a neck are in :data:`NEEDS_NECK`.
     """
     listed: dict[str, ObjectiveFactory] = {
         "CATKD-binary": lambda pair: objectives.CATKD(pair, normalise=True, binarise=True),
         "FSP": _joint_fsp,  # in the two-step form the main training has no term that could be checked
         "MGD-position": lambda pair: objectives.MGD(pair, mask="position"),
+        "WKDF-bottleneck": lambda pair: objectives.WKDF(pair, projector="bottleneck", cells=2),
         "TopKD": lambda pair: objectives.TopKD(pair, artefact=toy_ripsnet(pair)),
         "SortedDeaths-constant": lambda pair: objectives.SortedDeaths(pair, target="constant"),
         "TopKD-artefact": lambda pair: objectives.TopKD(pair, artefact=toy_ripsnet(pair), image="exact"),
@@ -148,7 +172,7 @@ def objective_cases() -> dict[str, ObjectiveFactory]:
         for name, cls in exported.items()
         if isinstance(cls, type) and issubclass(cls, Objective) and cls not in (Objective, objectives.TGD)
     }
-    return found | listed
+    return {name: build for name, build in (found | listed).items() if name not in NEEDS_NECK}
 
 
 def _joint_fsp(pair: Pair) -> Objective:

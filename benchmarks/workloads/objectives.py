@@ -1,8 +1,8 @@
-"""One step of each classic objective, next to the formula of the benchmark that its numbers come from.
+"""One step of an objective, next to the formula of the benchmark or the authors that its numbers come from.
 
-The formulas are written here from a description of RepDistiller's code (OFD: of its authors', CRCD: of the
-only public one), with the same order of operations and the same tensors in memory. They use the parameters
-and the memories of our objective, so that losses and gradients can be compared.
+The formulas are written here from a description of RepDistiller's code (OFD and the modern ones: of their
+authors', CRCD: of the only public one), with the same order of operations and the same tensors in memory.
+They use the parameters and the memories of our objective, so that losses and gradients can be compared.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import chain, pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from topokd_lib.models import Teacher, create_model
 from topokd_lib.objectives import Objective
 from topokd_lib.outputs import Batch, ModelOutput
 from topokd_lib.pair import Pair
+from topokd_lib.recipes import NeckSpec
 
 TITLE = "Forward and backward of an objective, resnet32x4 to resnet8x4, per image"
 
@@ -188,6 +189,63 @@ def benchmark_form_crcd_scores(vectors: Tensor, anchors: Tensor, gathered: Tenso
     return torch.matmul(candidates, relations.unsqueeze(3)).squeeze(3).flatten(0, 1)
 
 
+def official_form_norm(expanded: Tensor, teacher: Tensor, parts: int) -> Tensor:
+    return F.mse_loss(expanded, teacher.repeat(1, parts, 1, 1)) * parts
+
+
+def official_form_simkd(projected: Tensor, teacher: Tensor) -> Tensor:
+    return (projected - teacher).pow(2).mean()
+
+
+def official_form_wkd_l(
+    student: Tensor, teacher: Tensor, labels: Tensor, prototypes: Tensor, temperature: float, gamma: float
+) -> Tensor:
+    """A matrix of costs for every image, from which its label's row and column are cut."""
+    count, classes = student.shape
+    columns = labels.view(-1, 1)
+    target = -(
+        F.softmax(teacher, dim=1).gather(1, columns) * F.log_softmax(student, dim=1).gather(1, columns)
+    )
+    directions = F.normalize(prototypes, dim=1)
+    costs = 1 - torch.exp(-(1 - directions @ directions.T))
+    mask = torch.ones_like(student).scatter_(1, columns, 0).bool()
+    pairs = mask.unsqueeze(1) & mask.unsqueeze(2)
+    costs = F.relu(costs.repeat(count, 1, 1)[pairs].view(count, classes - 1, classes - 1)) + 1e-8
+    seen, wanted = (
+        F.softmax(logits[mask].view(count, -1) / temperature, dim=1).unsqueeze(2)
+        for logits in (student, teacher)
+    )
+    kernel = torch.exp(-costs / 0.05)
+    u = torch.ones_like(seen) / seen.shape[1]
+    for _ in range(10):
+        v = wanted / (torch.bmm(kernel.transpose(1, 2), u) + 1e-8)
+        u = seen / (torch.bmm(kernel, v) + 1e-8)
+    plan = u * kernel * v.transpose(1, 2)
+    return target.mean() + gamma * (plan * costs).sum((1, 2)).mean()
+
+
+def official_form_wkd_f(projected: Tensor, teacher: Tensor, ratio: float) -> Tensor:
+    means = (projected.mean((2, 3)) - teacher.mean((2, 3))).pow(2).sum()
+    deviations = [torch.sqrt(maps.var(dim=(2, 3)) + 1e-5) for maps in (projected, teacher)]
+    return (ratio * means + (deviations[0] - deviations[1]).pow(2).sum()) / len(projected)
+
+
+def official_form_dist_pro(connected: Sequence[Tensor], teacher: Sequence[Tensor], scores: Tensor) -> Tensor:
+    weights = F.softmax(torch.cat([scores, torch.ones(1).to(scores)]), dim=0) * len(scores)
+    losses = []
+    for weight, seen, target in zip(weights[:-1], connected, teacher, strict=True):
+        loss, share, total = F.mse_loss(seen, target), 1.0, 1.0
+        for side in (4, 2, 1):
+            if side < seen.shape[2]:
+                share /= 2
+                total += share
+                loss = loss + share * F.mse_loss(
+                    F.adaptive_avg_pool2d(seen, side), F.adaptive_avg_pool2d(target, side)
+                )
+        losses.append(weight * loss / total)
+    return torch.stack(losses).sum()
+
+
 # ----------------------------------------------------------------------------------------------- the problems
 
 
@@ -217,8 +275,11 @@ class Problem:
 def cases(quick: bool) -> Iterator[Case]:
     """The features of 64 images; where the benchmark's formula takes seconds, a quick run has 16."""
     pair, student, teacher, batch = _material()
-    for problem in chain(_one_to_one(pair), _relations(pair), _contrasts(pair, batch)):
+    for problem in chain(_one_to_one(pair), _modern(pair), _relations(pair), _contrasts(pair, batch)):
         yield _case(problem, problem.images[0 if quick else 1], student, teacher, batch)
+    for kind in ("n-to-one", "teacher-classifier"):
+        necked, seen = _with_neck(kind)
+        yield _case(_needs_neck(necked), IMAGES, seen, teacher, batch)
 
 
 @cache
@@ -309,6 +370,60 @@ def _one_to_one(pair: Pair) -> Iterator[Problem]:
         ),
         images=(16, IMAGES),
     )
+
+
+def _with_neck(kind: Literal["n-to-one", "teacher-classifier"]) -> tuple[Pair, ModelOutput]:
+    """The same networks, but the student has a neck; and what it says."""
+    pair, *_ = _material()
+    student = create_model("resnet8x4", num_classes=CLASSES)
+    teacher = pair.require_teacher("a neck")
+    NeckSpec(kind).insert(student, teacher)
+    shapes = {"image_shape": (3, 32, 32), "train_labels": pair.train_labels, "batch_size": IMAGES}
+    necked = Pair.measure(student, teacher, **shapes)
+    return necked, _features(necked.student_shapes)
+
+
+def _needs_neck(pair: Pair) -> Problem:
+    """Objectives whose student has a neck, which is the network's and is not timed."""
+    if "expanded" in pair.student_shapes:
+        return Problem(
+            "NORM",
+            objectives.NORM(pair),
+            lambda s, t, _: official_form_norm(s["expanded"], t["last_map"], 8),
+        )
+    return Problem(
+        "SimKD", objectives.SimKD(pair), lambda s, t, _: official_form_simkd(s["last_map"], t["last_map"])
+    )
+
+
+def _modern(pair: Pair) -> Iterator[Problem]:
+    """Objectives without a place in RepDistiller, next to the formulas of their authors."""
+    wkd_l = objectives.WKDL(pair)
+    prototypes = pair.require_teacher("WKD-L").model.last_layer.weight.detach()
+    yield Problem(
+        "WKD-L",
+        wkd_l,
+        lambda s, t, b: official_form_wkd_l(
+            s.logits, t.logits, b.labels, prototypes.to(s.logits), wkd_l.temperature, wkd_l.transport_weight
+        ),
+    )
+    wkd_f = objectives.WKDF(pair)
+    yield Problem(
+        "WKD-F",
+        wkd_f,
+        lambda s, t, _: official_form_wkd_f(wkd_f.projector(s["last_map"]), t["last_map"], 2.0),
+        repeats=4,
+    )
+    dist_pro = objectives.DistPro(pair)
+
+    def official_dist_pro(student: ModelOutput, teacher: ModelOutput, _: Batch) -> Tensor:
+        targets = [teacher[dist_pro.teacher_features[i]] for i, _ in dist_pro.pathways]
+        seen = [student[dist_pro.student_features[j]] for _, j in dist_pro.pathways]
+        parts = zip(dist_pro.connectors, seen, targets, strict=True)
+        connected = [connect(x, tuple(target.shape[2:])) for connect, x, target in parts]
+        return official_form_dist_pro(connected, targets, dist_pro.current_scores)
+
+    yield Problem("DistPro", dist_pro, official_dist_pro, images=(8, IMAGES))
 
 
 def _relations(pair: Pair) -> Iterator[Problem]:

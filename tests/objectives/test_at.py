@@ -8,7 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.objectives.reference import CROSS_STYLE, SAME_STYLE, assert_gradient, benchmark_pair, leaf
+from tests.objectives.reference import (
+    CROSS_STYLE,
+    SAME_STYLE,
+    assert_gradient,
+    assert_modern_gradient,
+    benchmark_pair,
+    leaf,
+)
 from topokd_lib.errors import FeatureNotFound
 from topokd_lib.objectives import AT, attention_loss, attention_map
 from topokd_lib.testing import toy_batch, toy_outputs, toy_pair
@@ -27,6 +34,16 @@ def test_the_benchmark_agrees(golden, case):
     np.testing.assert_allclose(sum(losses).item(), values["loss.repdistiller"], rtol=1e-6)
     for i, student in enumerate(students):
         assert_gradient(student, values, f"s.f{i}")
+
+
+def test_mdistiller_agrees(golden):
+    values = golden("kd_modern/at_mdistiller__a")
+    students, teachers = ([leaf(values[f"in__{side}{i}"]) for i in (0, 1)] for side in "st")
+    loss = torch.stack([attention_loss(s, t) for s, t in zip(students, teachers, strict=True)]).sum()
+    loss.backward()
+    np.testing.assert_allclose(loss.item(), values["out__loss"], rtol=1e-6)
+    for i, student in enumerate(students):
+        assert_modern_gradient(student, values, f"s{i}")
 
 
 def test_the_papers_norm_agrees_with_torchdistill(golden):

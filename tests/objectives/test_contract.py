@@ -2,7 +2,8 @@
 
 import pytest
 
-from topokd_lib.testing import OBJECTIVE_CHECKS, objective_cases, toy_pair
+from topokd_lib import objectives
+from topokd_lib.testing import NEEDS_NECK, OBJECTIVE_CHECKS, objective_cases, toy_pair
 
 CASES = objective_cases()
 
@@ -17,3 +18,10 @@ def pair(request):
 @pytest.mark.parametrize("build", CASES.values(), ids=CASES.keys())
 def test_contract(build, check, pair):
     check(build, pair)
+
+
+@pytest.mark.parametrize("check", OBJECTIVE_CHECKS.values(), ids=OBJECTIVE_CHECKS.keys())
+@pytest.mark.parametrize("teacher", ["resnet14", "resnet8x4"])
+@pytest.mark.parametrize("method", NEEDS_NECK)
+def test_contract_with_a_neck(method, teacher, check):
+    check(getattr(objectives, method), toy_pair(teacher=teacher, neck=NEEDS_NECK[method]))

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import truncnorm
 
-from tests.objectives.reference import CROSS_STYLE, SAME_STYLE, assert_gradient, benchmark_pair, leaf, state
+from tests.objectives.reference import (
+    CROSS_STYLE,
+    SAME_STYLE,
+    assert_gradient,
+    assert_modern_gradient,
+    benchmark_pair,
+    leaf,
+    state,
+)
 from topokd_lib.errors import FeatureNotFound
 from topokd_lib.models import Teacher
 from topokd_lib.objectives import OFD, negative_margin, partial_distance
@@ -54,6 +62,42 @@ def test_the_official_code_agrees(golden, case, key):
     np.testing.assert_allclose(loss.item(), values[key], rtol=1e-6)
     for name, feature in student.features.items():
         assert_gradient(feature, values, f"s.{name}")
+
+
+@pytest.mark.parametrize(("case", "divisor"), [("a_small", 1000), ("b_small4", 10000)])
+def test_the_official_code_for_imagenet_agrees(golden, case, divisor):
+    """Three and four stages; of the divisor 10000 a factor of ten is the weight in a recipe."""
+    values = golden(f"kd_modern/ofd__{case}")
+    objective, student, teacher = imagenet_objective(values)
+    loss = objective(student, teacher, toy_batch(len(student.logits))) * 1000 / divisor
+    loss.backward()
+    np.testing.assert_allclose(loss.item(), values["out__loss"], rtol=1e-6)
+    np.testing.assert_allclose(loss.item() * divisor, values["out__loss_mdistiller"], rtol=1e-6)
+    for i, part in enumerate(objective.connectors):
+        np.testing.assert_allclose(part.margin, values[f"out__margin{i}"], rtol=1e-6)
+        assert_modern_gradient(student[f"f{i}"], values, f"s{i}")
+        for ours, parameter in part.connector.named_parameters():
+            assert_modern_gradient(parameter, values, f"w0/connectors.{i}.{ours}")
+
+
+def imagenet_objective(values):
+    """The same for the golden values of the modern methods."""
+    count = sum(key.startswith("in__bn_w") for key in values)
+    objective = OFD(toy_pair())
+    connectors = []
+    for i in range(count):
+        norm = [torch.tensor(values[f"in__bn_{name}{i}"]).double() for name in "wb"]
+        connector = OverhaulConnector(values[f"in__s{i}"].shape[1], negative_margin(*norm))
+        official = state(values, f"w__ofd/connectors.{i}.")
+        connector.connector.load_state_dict(official, strict=False)
+        connectors.append(connector.double())
+    objective.connectors = torch.nn.ModuleList(connectors)
+    names = tuple(f"f{i}" for i in range(count))
+    objective.student_features = objective.teacher_features = names
+    logits = torch.zeros(len(values["in__s0"]), 5)
+    student = ModelOutput(logits, {f"f{i}": leaf(values[f"in__s{i}"]) for i in range(count)})
+    teacher = ModelOutput(logits, {f"f{i}": torch.tensor(values[f"in__t{i}"]).double() for i in range(count)})
+    return objective, student, teacher
 
 
 @pytest.mark.parametrize("case", ["ofd_0", "ofd_1"])

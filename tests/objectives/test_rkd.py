@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.objectives.reference import assert_gradient, leaf
+from tests.objectives.reference import assert_gradient, assert_modern_gradient, leaf
 from topokd_lib.errors import FeatureNotFound
 from topokd_lib.objectives import RKD, angle_cosines, normalised_distances, relational_loss
 from topokd_lib.testing import toy_pair
@@ -28,6 +28,15 @@ def test_the_benchmark_agrees(golden, part):
     np.testing.assert_allclose(loss.item(), values[f"loss.{part}"], rtol=1e-6)
     assert_gradient(student, values, "s.f", "grad" if part == "repdistiller" else f"grad_{part}")
     assert teacher.grad is None
+
+
+def test_mdistiller_agrees_down_to_the_gradient(golden):
+    values = golden("kd_modern/rkd_mdistiller__a")
+    student, teacher = leaf(values["in__s"]), leaf(values["in__t"])
+    loss = relational_loss(student, teacher, 25.0, 50.0)
+    loss.backward()
+    np.testing.assert_allclose(loss.item(), values["out__loss"], rtol=1e-6)
+    assert_modern_gradient(student, values, "s")
 
 
 def test_other_collections_agree(golden):

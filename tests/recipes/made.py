@@ -1,5 +1,6 @@
 """What recipes need and tests make: a small teacher, a small RipsNet, and the overrides that name them."""
 
+import json
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,13 @@ import yaml
 from topokd_lib.data import ImageData, load_data
 from topokd_lib.data.cifar import NORMALISATION
 from topokd_lib.models import create_model
+from topokd_lib.objectives import PathwayProcess
 from topokd_lib.outputs import Normalisation
 from topokd_lib.prepare import AttributionPlan, RipsNetPlan, prepare_image_persistence
 from topokd_lib.recipes import (
     AttributionRecipe,
     DataSpec,
+    DistProRecipe,
     ImagePersistenceRecipe,
     Recipe,
     RipsNetRecipe,
@@ -44,12 +47,16 @@ def noise(name: str, *, classes: int, size: int = 32) -> ImageData:
     random = np.random.default_rng(0).integers(0, 256, (264, 3, size, size), dtype=np.uint8)
     images, labels = torch.from_numpy(random), torch.arange(264) % classes
     names = tuple(map(str, range(classes)))
-    return ImageData(name, images[:200], labels[:200], images[200:], labels[200:], names, NORMALISATION[name])
+    normalisation = NORMALISATION.get(name, IMAGENET)
+    return ImageData(name, images[:200], labels[:200], images[200:], labels[200:], names, normalisation)
 
+
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 STAND_INS = {
     "cifar10": partial(noise, "cifar10", classes=10),
     "cifar100": partial(noise, "cifar100", classes=100),
+    "imagenet": partial(noise, "imagenet", classes=10, size=64),
 }
 """What recipes get in tests in place of data sets that have to be downloaded; see ``conftest.py``."""
 
@@ -127,12 +134,26 @@ def data_spec(content: dict[str, Any]) -> DataSpec:
     return DataSpec(**fields)
 
 
+def make_process(path: Path, student: str = "resnet8", teacher: str = "resnet8") -> Path:
+    """Pathway weights that a search might have found."""
+    stages = tuple(f"stage{number}.preact" for number in (1, 2, 3))
+    torch.manual_seed(0)
+    PathwayProcess(torch.randn(4, 6), student, teacher, stages, stages).save(path)
+    return path
+
+
 @dataclass
 class Case:
     """One recipe of the library, ready to run with small things in place of what it needs."""
 
     name: str
-    kind: type[Recipe] | type[RipsNetRecipe] | type[ImagePersistenceRecipe] | type[AttributionRecipe]
+    kind: (
+        type[Recipe]
+        | type[RipsNetRecipe]
+        | type[DistProRecipe]
+        | type[ImagePersistenceRecipe]
+        | type[AttributionRecipe]
+    )
     overrides: list[str]
 
     @classmethod
@@ -155,10 +176,15 @@ class Case:
         if data.name in STAND_INS:  # small batches, and below a small student, save minutes
             data = replace(data, batch_size=16)
             overrides += ["--data.batch_size", "16"]
+            if data.name == "imagenet":  # the views of its loader are for images on disk
+                data = replace(data, augment="none")
+                overrides += ["--data.augment", "none"]
         teacher = directory / "teacher.safetensors"
         if content.get("teacher"):
             make_teacher(teacher, classes=data.load().num_classes, data=data.name)
             overrides += ["--teacher.weights", str(teacher)]
+            if "model" in content["teacher"]:
+                overrides += ["--teacher.model", "null"]
         if "attributions" in content:
             overrides += ["--artefact", str(directory / "made"), "--attributions.steps", "2"]
             overrides += ["--attributions.batch_size", "128"]
@@ -166,6 +192,10 @@ class Case:
         if content["data"].get("overlay"):
             maps = make_attributions(directory / "maps", teacher, data)
             overrides += ["--data.overlay.artefact", str(maps)]
+        if "artefact" in content and "student" in content:
+            overrides += ["--artefact", str(directory / "made.safetensors"), "--student", "resnet8"]
+            overrides += ["--plan.epochs", "1", "--plan.every", "9"]
+            return cls(name, DistProRecipe, overrides)
         if "artefact" in content:
             overrides += ["--artefact", str(directory / "made.safetensors")]
             overrides += ["--plan.clouds", "24", "--plan.epochs", "2"]
@@ -174,9 +204,17 @@ class Case:
             overrides += ["--student", "resnet8"]
         for term, about in content["terms"].items():
             objective = about["objective"]
+            arguments = objective.get("init_args", {}) if isinstance(objective, dict) else {}
+            path = directory / f"{term}.safetensors"
+            if "artefact" in arguments:
+                make_ripsnet(path, teacher, data)
+                overrides += [f"--terms.{term}.objective.init_args.artefact", str(path)]
             if "block9" in str(objective):  # which the small student lacks
                 overrides += [f"--terms.{term}.objective.init_args.student_features", '["stage2"]']
-            if isinstance(objective, dict) and "artefact" in objective.get("init_args", {}):
-                artefact = make_ripsnet(directory / f"{term}.safetensors", teacher, data)
-                overrides += [f"--terms.{term}.objective.init_args.artefact", str(artefact)]
+            elif "student_features" in arguments:  # the small student has three stages
+                kept = [name for name in arguments["student_features"] if not name.startswith("stage4")]
+                overrides += [f"--terms.{term}.objective.init_args.student_features", json.dumps(kept)]
+            if "process" in arguments:
+                make_process(path)
+                overrides += [f"--terms.{term}.objective.init_args.process", str(path)]
         return cls(name, Recipe, overrides)

@@ -8,11 +8,12 @@ import yaml
 from tests.recipes.made import Case
 from topokd_lib.cli import main
 from topokd_lib.data import SampleArrays
+from topokd_lib.objectives import PathwayProcess
 from topokd_lib.recipes import (
     AttributionRecipe,
+    DistProRecipe,
     ImagePersistenceRecipe,
     Recipe,
-    RipsNetRecipe,
     find_recipe,
     load_recipe,
     recipe_names,
@@ -22,11 +23,11 @@ from topokd_lib.recipes import (
 from topokd_lib.topology import RipsNetArtefact
 
 
-def kind(name):
-    return RipsNetRecipe if "artefact" in yaml.safe_load(find_recipe(name).read_text("utf-8")) else Recipe
+def prepares_something(name):
+    return "artefact" in yaml.safe_load(find_recipe(name).read_text("utf-8"))
 
 
-TRAINING = [name for name in recipe_names() if kind(name) is Recipe]
+TRAINING = [name for name in recipe_names() if not prepares_something(name)]
 
 
 @pytest.fixture(params=recipe_names())
@@ -99,8 +100,14 @@ def test_prepares(preparation, tmp_path, capsys):
         assert capsys.readouterr().out.startswith(f"{made.path}: maps of ")
         assert made.train.any()
         return
-    assert main(["prepare", "ripsnet", "--config", preparation.name, *preparation.overrides]) == 0
     path = tmp_path / "made.safetensors"
+    if preparation.kind is DistProRecipe:
+        assert main(["prepare", "dist-pro", "--config", preparation.name, *preparation.overrides]) == 0
+        assert capsys.readouterr().out.startswith(f"{path}: 6 pathways from resnet8 to resnet8, ")
+        assert PathwayProcess.load(path).student == "resnet8"
+        assert sorted(tmp_path.iterdir()) == [path, tmp_path / "teacher.safetensors"]
+        return
+    assert main(["prepare", "ripsnet", "--config", preparation.name, *preparation.overrides]) == 0
     said = capsys.readouterr().out
     artefact = RipsNetArtefact.load(path)
     assert said.startswith(f"{path}: RipsNet for resnet8 'pooled', clouds of {artefact.cloud_size} points")

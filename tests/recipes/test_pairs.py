@@ -1,6 +1,7 @@
 """The benchmark as it was run: its weights, its schedule, and each of its pairs with every method."""
 
 import math
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,11 @@ from topokd_lib.cli import main
 from topokd_lib.data import EpochLoader
 from topokd_lib.errors import RecipeError, UnknownName
 from topokd_lib.models import Teacher, create_model
+from topokd_lib.objectives import PathwayProcess, pathways
+from topokd_lib.objectives.connectors import common_stages
 from topokd_lib.pair import Pair
 from topokd_lib.recipes import (
+    DistProRecipe,
     Recipe,
     RipsNetRecipe,
     assemble,
@@ -27,11 +31,12 @@ from topokd_lib.recipes.pairs import pair_options
 from topokd_lib.testing import toy_ripsnet
 from topokd_lib.training import Schedule, save_student
 
-TRAINING = [
+PREPARATIONS = {"cifar100/ripsnet", "cifar100/dist_pro_search"}
+TRAINING = sorted(
     name
     for name in recipe_names()
-    if name.startswith("cifar100/") and "gkd_wrn" not in name and name != "cifar100/ripsnet"
-]
+    if name.startswith("cifar100/") and "gkd_wrn" not in name and name not in PREPARATIONS
+)
 CONTROLS = {f"cifar100/topkd_{name}" for name in ("constant", "exact", "off")}
 """The same objective as topkd and topkd_scaled with other options; tests/recipes/test_all.py trains them."""
 METHODS = sorted(set(TRAINING) - CONTROLS - {"cifar100/teacher", "cifar100/none"})
@@ -81,6 +86,30 @@ def test_protocol_is_that_of_the_benchmark(name):
     assert len(find_recipe(name).read_text("utf-8").splitlines()) <= 20
 
 
+def test_hyper_parameters_of_a_pair_are_used():
+    """Two of those that its authors publish, and a pair for which there is none."""
+    for pair, weight, normalise, resolution, others in (
+        ("resnet32x4-shufflenetv2", 600, True, 4, 8),
+        ("vgg13-vgg8", 4.5, False, 2, 6),
+        ("resnet110-resnet20", 0.7, False, 2, 2),
+    ):
+        recipe, text = load_recipe("cifar100/cat_kd", ["--pair", pair], kind=Recipe)
+        assert recipe.terms["cat_kd"].weight == weight
+        about = yaml.safe_load(text)["terms"]["cat_kd"]["objective"]["init_args"]
+        assert (about["normalise"], about["resolution"]) == (normalise, resolution)
+        text = load_recipe("cifar100/dkd", ["--pair", pair], kind=Recipe)[1]
+        assert yaml.safe_load(text)["terms"]["dkd"]["objective"]["init_args"]["non_target_weight"] == others
+
+
+def test_pathway_weights_are_searched_where_dist_pro_looks_for_them():
+    for pair in (["--pair", "wrn_40_2-shufflenetv1"], []):
+        made, _ = load_recipe("cifar100/dist_pro_search", pair, kind=DistProRecipe)
+        used, text = load_recipe("cifar100/dist_pro", pair, kind=Recipe)
+        about = yaml.safe_load(text)["terms"]["dist_pro"]["objective"]["init_args"]
+        assert about["process"] == str(made.artefact)
+        assert (made.student, made.teacher) == (used.student, used.teacher)
+
+
 def test_ripsnet_is_made_where_topkd_looks_for_it():
     made, _ = load_recipe("cifar100/ripsnet", kind=RipsNetRecipe)
     used = yaml.safe_load(find_recipe("cifar100/topkd").read_text("utf-8"))["terms"]["topology"]["objective"]
@@ -95,7 +124,7 @@ def taught(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("name", sorted(set(TRAINING) - {"cifar100/topkd"}))
+@pytest.mark.parametrize("name", sorted(set(TRAINING) - {"cifar100/topkd", "cifar100/dist_pro"}))
 def test_default_pair_is_assembled(name, taught):
     options = ["--teacher.weights", str(taught)] if name in METHODS else []
     recipe, _ = load_recipe(name, options, kind=Recipe)
@@ -180,7 +209,7 @@ def test_mistakes_are_told(capsys):
 
 def test_command_lists_pairs_and_puts_a_run_where_its_pair_says(tmp_path, monkeypatch, capsys):
     main(["recipes"])
-    assert "\npairs:      " + ", ".join(benchmark_pairs()) + "\n" in capsys.readouterr().out
+    assert "\npairs:      " + ", ".join(benchmark_pairs(None)) + "\n" in capsys.readouterr().out
     record = {"last": {"top1": 0.5, "epoch": 1}, "best": {"top1": 0.5, "epoch": 1}, "wall_time_seconds": 1}
     monkeypatch.setattr("topokd_lib.recipes.run_recipe", lambda *args, **kwargs: record)
     for name, where in (("kd", "resnet56-resnet20"), ("none", "resnet20"), ("teacher", "resnet56")):
@@ -206,6 +235,22 @@ def met(request):
     return request.param, pair, batch, taught
 
 
+def process_for(pair, path):
+    """What a search for this pair might have found."""
+    stages = common_stages(pair, ".preact")
+    scores = torch.ones(2, len(pathways(len(stages))))
+    PathwayProcess(scores, pair.student.name, pair.teacher.name, stages, stages).save(path)
+    return path
+
+
+def with_neck(pair, neck):
+    """The same pair, but the student has a neck."""
+    student = deepcopy(pair.student)
+    neck.insert(student, pair.teacher)
+    labels = pair.train_labels
+    return Pair.measure(student, pair.teacher, image_shape=(3, 32, 32), train_labels=labels, batch_size=4)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_method_fits_pair_and_teaches(method, met, tmp_path):
     name, pair, batch, taught = met
@@ -218,11 +263,16 @@ def test_method_fits_pair_and_teaches(method, met, tmp_path):
     if method == "cifar100/semckd" and pair.teacher.name == "resnet50":
         pytest.skip("up to 858 million regressor weights; test_semckd.py runs this pair without memory")
     options = ["--pair", name]
+    if method == "cifar100/dist_pro":
+        path = str(process_for(pair, tmp_path / "process.safetensors"))
+        options += ["--terms.dist_pro.objective.init_args.process", path]
     if method == "cifar100/topkd":
         toy_ripsnet(pair).save(tmp_path / "ripsnet.safetensors")
         path = str(tmp_path / "ripsnet.safetensors")
         options += ["--terms.topology.objective.init_args.artefact", path]
     recipe, _ = load_recipe(method, options, kind=Recipe)
+    if recipe.neck is not None:
+        pair = with_neck(pair, recipe.neck)
     objective = recipe.objective(pair)
     seen = pair.student.train().extract(batch.images, objective.student_features)
     loss = objective(seen, taught, batch)

@@ -28,6 +28,12 @@ __all__ = [
 ]
 
 REPORTED = Path(__file__).parents[2] / "results" / "reported.json"
+ELSEWHERE = "torchvision/"
+"""What names of models begin with and names of pairs leave out."""
+
+MEASURES = {"top-1": "top1", "top-5": "top5"}
+"""How records call what columns show."""
+
 OwnRuns = Mapping[tuple[str, int], Sequence[float]]
 
 
@@ -55,7 +61,7 @@ class ReportedColumn:
     @property
     def pair(self) -> str:
         """Teacher and student, named as ``topokd train --pair`` does."""
-        return f"{self.teacher}-{self.student}"
+        return f"{self.teacher.removeprefix(ELSEWHERE)}-{self.student.removeprefix(ELSEWHERE)}"
 
 
 @dataclass(frozen=True)
@@ -222,7 +228,7 @@ def load_reported(path: Path = REPORTED) -> Reported:
 
 
 def read_own_runs(table: ReportedTable, results: Path) -> dict[tuple[str, int], list[float]]:
-    """Our top-1 accuracies after the last epoch, in percent, by row and column of a table.
+    """Our accuracies after the last epoch, in percent, by row and column of a table.
 
     Args:
         table: Says which recipes and which networks.
@@ -232,13 +238,15 @@ def read_own_runs(table: ReportedTable, results: Path) -> dict[tuple[str, int], 
     found = {}
     for row in table.rows:
         for index, column in enumerate(table.columns):
-            if row.recipe is None or column.measure != "top-1":
+            if row.recipe is None or column.measure not in MEASURES:
                 continue
             alone = {"teacher": column.teacher, "student": column.student}
             records = sorted((results / row.recipe / alone.get(row.name, column.pair)).glob("seed*.json"))
             if records:
                 texts = (record.read_text(encoding="utf-8") for record in records)
-                found[row.name, index] = [100 * json.loads(text)["last"]["top1"] for text in texts]
+                found[row.name, index] = [
+                    100 * json.loads(text)["last"][MEASURES[column.measure]] for text in texts
+                ]
     return found
 
 

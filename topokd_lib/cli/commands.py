@@ -47,6 +47,8 @@ COMMANDS = {
     ),
     "prepare image-persistence": Command(
         "compute the persistence images of a data set, which TGD needs", "prepare.prepare_persistence"
+    "prepare dist-pro": Command(
+        "search the weights of pathways between stages, which DistPro needs", "prepare.prepare_dist_pro"
     ),
     "sweep": Command("run many recipes, pairs and seeds as a queue that survives a kill", "sweep.sweep"),
     "estimate": Command("time a few steps of every run of a sweep, and say what all will take", "sweep.cost"),

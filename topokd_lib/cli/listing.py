@@ -23,7 +23,7 @@ def recipes(words: list[str]) -> None:
     for name in recipe_names():
         ran = f" [recorded runs: {counts[name]}]" if counts[name] else ""
         print(f"  {name:<{width}}  {recipe_title(find_recipe(name))}{ran}")
-    print(f"pairs:      {', '.join(benchmark_pairs())}")
+    print(f"pairs:      {', '.join(benchmark_pairs(None))}")
     print(f"data sets:  {', '.join(DATA)}")
     print(f"models:     {', '.join(MODELS)}")
     print(f"objectives: {', '.join(objectives.objective_names())}")

@@ -3,12 +3,15 @@
 from contextlib import closing
 
 from topokd_lib.cli.parser import Stages, new_parser
+from topokd_lib.objectives import pathway_weights
 from topokd_lib.recipes import (
     AttributionRecipe,
+    DistProRecipe,
     ImagePersistenceRecipe,
     Recipe,
     RipsNetRecipe,
     run_attribution_recipe,
+    run_dist_pro_recipe,
     run_image_persistence_recipe,
     run_ripsnet_recipe,
     run_teacher_cache,
@@ -16,7 +19,27 @@ from topokd_lib.recipes import (
 from topokd_lib.recipes.load import add_recipe_options, build_recipe, parse_recipe
 from topokd_lib.topology import CHANGES
 
-__all__ = ["prepare_attributions", "prepare_persistence", "prepare_ripsnet", "prepare_teacher_cache"]
+__all__ = [
+    "prepare_attributions",
+    "prepare_dist_pro",
+    "prepare_persistence",
+    "prepare_ripsnet",
+    "prepare_teacher_cache",
+]
+
+
+def prepare_dist_pro(words: list[str]) -> None:
+    """Search pathway weights as a recipe says."""
+    parser = new_parser("prepare dist-pro", "[--config RECIPE] [--pair PAIR] [--FIELD VALUE ...]")
+    add_recipe_options(parser, DistProRecipe)
+    recipe, _ = build_recipe(parser, parse_recipe(parser, words)[0], DistProRecipe)
+    with closing(Stages()) as stages:
+        process = run_dist_pro_recipe(recipe, progress=stages.show)
+    first, last = (pathway_weights(process.scores[place]).sum() for place in (0, -1))
+    print(
+        f"{recipe.artefact}: {process.scores.shape[1]} pathways from {process.teacher} to {process.student}, "
+        f"{len(process.scores)} records; their weights sum to {first:.2f} at first and {last:.2f} at last"
+    )
 
 
 def prepare_ripsnet(words: list[str]) -> None:

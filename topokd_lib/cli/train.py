@@ -47,7 +47,7 @@ def train(words: list[str]) -> None:
         return
     if options.synthetic:
         with TemporaryDirectory() as folder:
-            named = options.pair and benchmark_pairs()[options.pair].teacher
+            named = options.pair and benchmark_pairs(None)[options.pair].teacher
             more = stand_in_options(text, Path(folder), synthetic=True, network=named)
             options, _ = parse_recipe(parser, [*words, *more])
             history = rehearse(build_recipe(parser, options, Recipe)[0])

@@ -27,10 +27,13 @@ from topokd_lib.models.cifar_wrn import CifarWideResNet
 from topokd_lib.models.counting import ModelSize, count_macs, count_parameters
 from topokd_lib.models.cut_mobilenetv2 import CutMobileNetV2
 from topokd_lib.models.imagenet_mobilenetv1 import MobileNetV1
+from topokd_lib.models.neck import Neck, NToOneNeck, ProjectorNeck
 from topokd_lib.models.published import translate_state
 from topokd_lib.models.staged import StagedModel
 from topokd_lib.models.teacher import Teacher, TeacherGroup
 from topokd_lib.models.torchvision_adapter import TorchvisionModel
+from topokd_lib.models.teacher import Teacher
+from topokd_lib.models.torchvision_adapter import TorchvisionModel, published_normalisation
 
 __all__ = [
     "BENCHMARK_NAMES",
@@ -47,6 +50,9 @@ __all__ = [
     "FeatureModel",
     "MobileNetV1",
     "ModelSize",
+    "NToOneNeck",
+    "Neck",
+    "ProjectorNeck",
     "StageEnding",
     "StagedModel",
     "Taps",
@@ -57,6 +63,7 @@ __all__ = [
     "count_parameters",
     "create_model",
     "describe",
+    "published_normalisation",
     "table",
     "translate_state",
 ]
@@ -104,6 +111,7 @@ def create_model(
     Raises:
         UnknownName: If there is no such model or no such weights; the message suggests the nearest name.
         ValueError: If weights are asked for that do not fit, or of a model that has none by name.
+        CheckpointError: If the weights are not there and cannot be downloaded.
 
     Example:
         >>> sum(p.numel() for p in create_model("resnet20", num_classes=100).parameters())

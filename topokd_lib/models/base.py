@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from functools import cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from topokd_lib.errors import require_feature
 from topokd_lib.outputs import ModelOutput
+
+if TYPE_CHECKING:
+    from topokd_lib.models.neck import Neck
 
 __all__ = ["FeatureModel", "StageEnding", "Taps"]
 
@@ -44,6 +47,7 @@ class FeatureModel(nn.Module, ABC):
     ``stem``                  what enters the first stage
     ``stage1`` … ``stageK``   what leaves a stage and enters the next
     ``stageK.preact``         the same just before its ReLU
+    ``last_map``              the map whose mean is ``pooled``: the last stage, or what follows it
     ``pooled``                the vector that enters the classifier
     ``cam``                   class activation maps; their spatial mean is the logits
     ========================  ========================================================
@@ -68,6 +72,7 @@ class FeatureModel(nn.Module, ABC):
         stage_ending: How ``stageK`` and ``stageK.preact`` are related.
         compiled: Whether ``torch.compile`` translates the forward pass at its first use. The numbers are the
             same but for rounding.
+        neck: Layers that a method has put before the classifier; see :meth:`insert_neck`.
     """
 
     name: str
@@ -75,6 +80,10 @@ class FeatureModel(nn.Module, ABC):
     num_classes: int
     stage_ending: StageEnding = "relu"
     compiled: bool = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.neck: Neck | None = None  # no class attribute: it would hide the module of that name
 
     @abstractmethod
     def compute(
@@ -99,6 +108,19 @@ class FeatureModel(nn.Module, ABC):
             FeatureNotFound: If the model offers no such feature.
             ValueError: If no single batch normalisation yields all of the feature's channels.
         """
+
+    def insert_neck(self, neck: "Neck", last_layer: nn.Linear | None = None) -> None:
+        """Put layers between the last map and the classifier, and perhaps another classifier behind them.
+
+        Their features are offered from now on; ``last_map`` is what comes out of them.
+
+        Raises:
+            ValueError: If the network has no place for a neck, or has one already.
+        """
+        raise ValueError(f"{self.name} has no place for a neck; use a network of the library")
+
+    def merge_neck(self) -> None:
+        """Merge a neck that only training needs into the classifier; any other network stays as it is."""
 
     def extract(
         self, images: Float[Tensor, "batch channels height width"], names: Collection[str] = ()

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from topokd_lib.errors import require_feature
 from topokd_lib.models.base import FeatureModel, StageEnding, Taps
+from topokd_lib.models.neck import Neck
 
 __all__ = ["StagedModel", "channel_shuffle", "initialise_convolutions", "last_norm"]
 
@@ -32,7 +33,7 @@ class StagedModel(FeatureModel):
         self.stage_ending = stage_ending
         order = ("{}", "{}.preact") if stage_ending == "sum" else ("{}.preact", "{}")
         names = (pattern.format(f"stage{k}") for k in range(1, stages + 1) for pattern in order)
-        self.feature_names = ("stem", *names, "pooled", "cam")
+        self.feature_names = ("stem", *names, "last_map", "pooled", "cam")
 
     @abstractmethod
     def steps(self) -> Mapping[str, tuple[nn.Module, ...]]:
@@ -44,7 +45,10 @@ class StagedModel(FeatureModel):
 
     def modules_up_to(self, name: str) -> tuple[nn.Module, ...]:
         require_feature("model", self.name, name, self.feature_names)
-        steps = self.steps()
+        steps = dict(self.steps())
+        steps[""] = steps.pop("pooled")  # what stands between the last stage and the neck
+        steps |= {"last_map": ()} if self.neck is None else self.neck.steps()
+        steps["pooled"] = ()
         last = "pooled" if name == "cam" else name.removesuffix(".preact")
         reached = list(steps).index(last) + 1
         modules = tuple(module for step in list(steps.values())[:reached] for module in step)
@@ -69,6 +73,27 @@ class StagedModel(FeatureModel):
             )
         return norm
 
+    def insert_neck(self, neck: Neck, last_layer: nn.Linear | None = None) -> None:
+        if self.neck is not None:
+            raise ValueError(f"{self.name} has a neck already; build another network")
+        self.neck = neck
+        place = self.feature_names.index("last_map")
+        self.feature_names = (*self.feature_names[:place], *neck.steps(), "pooled", "cam")
+        if last_layer is not None:
+            self._replace_last_layer(last_layer)
+
+    def merge_neck(self) -> None:
+        if self.neck is not None and self.neck.merges:
+            self._replace_last_layer(self.neck.merge(self.last_layer))
+            gone = set(self.neck.steps()) - {"last_map"}
+            self.feature_names = tuple(name for name in self.feature_names if name not in gone)
+            self.neck = None
+
+    def _replace_last_layer(self, layer: nn.Linear) -> None:
+        path = next(path for path, module in self.named_modules() if module is self.last_layer)
+        parent, _, child = path.rpartition(".")
+        setattr(self.get_submodule(parent), child, layer)
+
     def _rectified_stage(self, name: str, blocks: Iterable[nn.Module], x: Tensor, taps: Taps) -> Tensor:
         """Blocks that return what their closing ReLU receives, with that ReLU after each."""
         for block in blocks:
@@ -79,6 +104,9 @@ class StagedModel(FeatureModel):
 
     def _classify(self, x: Tensor, taps: Taps, dropout: nn.Module | None = None) -> Tensor:
         """Logits from the last map, by way of its mean."""
+        if self.neck is not None:
+            x = self.neck(x, taps)
+        taps.keep("last_map", x)
         pooled = taps.keep("pooled", x.mean(dim=(2, 3)))
         if "cam" in taps:
             taps.keep("cam", F.conv2d(x, self.last_layer.weight[:, :, None, None], self.last_layer.bias))

@@ -8,6 +8,7 @@ Differs from:
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,11 +16,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from topokd_lib.errors import UnknownName, require_name
+from topokd_lib.errors import CheckpointError, UnknownName, require_name
 from topokd_lib.models.base import StageEnding, Taps
 from topokd_lib.models.staged import StagedModel, last_norm
+from topokd_lib.outputs import Normalisation
 
-__all__ = ["TorchvisionModel", "replace_first_convolution"]
+__all__ = ["TorchvisionModel", "published_normalisation", "replace_first_convolution"]
 
 PREFIX = "torchvision/"
 NAMES = ("resnet18", "resnet34", "resnet50", "mobilenet_v2")
@@ -56,6 +58,7 @@ class TorchvisionModel(StagedModel):
     Raises:
         UnknownName: If torchvision has no such model or weights, or the model is of another family.
         ValueError: If weights are asked for together with other classes or channels than they have.
+        CheckpointError: If the weights are not there and cannot be downloaded.
     """
 
     def __init__(
@@ -114,10 +117,35 @@ class TorchvisionModel(StagedModel):
         return tuple(self.get_submodule(name) for name in names)
 
 
+def published_normalisation(name: str, weights: str) -> Normalisation:
+    """What torchvision normalises images with for one of its weights.
+
+    Args:
+        name: With or without ``torchvision/`` in front.
+        weights: Their name.
+
+    Raises:
+        UnknownName: If there is no such model or no such weights.
+
+    Example:
+        >>> published_normalisation("torchvision/resnet34", "IMAGENET1K_V1").mean
+        (0.485, 0.456, 0.406)
+    """
+    from torchvision import models
+
+    short = name.removeprefix(PREFIX)
+    require_name("torchvision model", short, models.list_models(module=models))
+    known = models.get_model_weights(short).__members__
+    require_name(f"set of weights for torchvision's {short}", weights, known)
+    transforms = known[weights].transforms()
+    return Normalisation(tuple(transforms.mean), tuple(transforms.std))
+
+
 def _build(name: str, num_classes: int, in_channels: int, weights: str | None) -> nn.Module:
     from torchvision import models
 
     require_name("torchvision model", name, models.list_models(module=models))
+    known: Any = {}
     if weights is not None:
         known = models.get_model_weights(name).__members__
         require_name(f"set of weights for torchvision's {name}", weights, known)
@@ -128,7 +156,17 @@ def _build(name: str, num_classes: int, in_channels: int, weights: str | None) -
                 f"asked for {num_classes} classes and {in_channels} channels; build it without weights, "
                 f"or with those classes and channels"
             )
-    network: nn.Module = models.get_model(name, weights=weights, num_classes=num_classes)
+    try:
+        network: nn.Module = models.get_model(name, weights=weights, num_classes=num_classes)
+    except (OSError, RuntimeError) as error:  # no connection, no room; a file with another checksum
+        if weights is None:
+            raise
+        url = str(known[weights].url)
+        place = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+        raise CheckpointError(
+            f"cannot get weights {weights} of torchvision's {name} ({error}); fetch {url} and put it at "
+            f"{place}"
+        ) from error
     if in_channels != 3:
         replace_first_convolution(network, in_channels)
     return network

@@ -25,11 +25,15 @@ from topokd_lib.objectives.crcd import CRCD, gradient_loss, relation_scores
 from topokd_lib.objectives.dkd import DKD, dkd_loss, non_target_loss, target_loss
 from topokd_lib.objectives.mgd import MGD, generation_loss, random_mask
 from topokd_lib.objectives.dist import DIST, dist_loss, pearson_correlation
-from topokd_lib.objectives.norm import n_to_one_loss
+from topokd_lib.objectives.dist_pro import DistPro, PathwayProcess, pathway_weights, pathways
+from topokd_lib.objectives.simkd import SimKD, alignment_loss
+from topokd_lib.objectives.norm import NORM, n_to_one_loss
 from topokd_lib.objectives.cat_kd import CATKD, activation_map_loss, binary_maps
 from topokd_lib.objectives.lskd import LSKD, standardised_logits
 from topokd_lib.objectives.srd import SRD, log_distance_loss, standardise_channels
 from topokd_lib.objectives.vkd import VkD, projection_loss
+from topokd_lib.objectives.wkd_l import WKDL, class_costs, target_cross_entropy, transport_loss
+from topokd_lib.objectives.wkd_f import WKDF, cell_statistics, gaussian_transport_loss
 from topokd_lib.objectives.clouds import RunningMean, feature_cloud, make_connector
 from topokd_lib.objectives.exact_images import ExactImages
 from topokd_lib.objectives.topkd import TopKD, topology_loss
@@ -50,6 +54,7 @@ __all__ = [
     "KD",
     "LSKD",
     "MGD",
+    "NORM",
     "NST",
     "OFD",
     "PKT",
@@ -59,26 +64,34 @@ __all__ = [
     "SRRL",
     "TGD",
     "VID",
+    "WKDF",
+    "WKDL",
     "CrossEntropy",
+    "DistPro",
     "ExactImages",
     "FitNet",
     "InitStage",
     "Objective",
+    "PathwayProcess",
     "RTDLite",
     "ReviewKD",
     "RunningMean",
     "SemCKD",
     "Signature",
+    "SimKD",
     "SortedDeaths",
     "TopKD",
     "VkD",
     "WeightedSum",
     "activation_map_loss",
+    "alignment_loss",
     "angle_cosines",
     "attention_loss",
     "attention_map",
     "binary_maps",
     "calibrated_loss",
+    "cell_statistics",
+    "class_costs",
     "consecutive_loss",
     "contrast_loss",
     "contrast_scores",
@@ -89,6 +102,7 @@ __all__ = [
     "flow_loss",
     "flow_matrix",
     "gaussian_correlation",
+    "gaussian_transport_loss",
     "generation_loss",
     "gradient_loss",
     "graph_loss",
@@ -108,6 +122,8 @@ __all__ = [
     "normalised_distances",
     "objective_names",
     "partial_distance",
+    "pathway_weights",
+    "pathways",
     "pearson_correlation",
     "projection_loss",
     "random_mask",
@@ -123,8 +139,10 @@ __all__ = [
     "sorted_deaths_loss",
     "standardise_channels",
     "standardised_logits",
+    "target_cross_entropy",
     "target_loss",
     "topology_loss",
+    "transport_loss",
     "variational_loss",
 ]
 

@@ -7,6 +7,7 @@ Explained in:
     book/reference/objectives.md
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
 from itertools import count, takewhile
@@ -24,6 +25,7 @@ __all__ = [
     "MapPair",
     "average_pixels",
     "common_stages",
+    "cosine_decay",
     "hint_regressor",
     "last_stage",
     "pair_maps",
@@ -208,6 +210,25 @@ def unit_rows(vectors: Float[Tensor, "*rows dim"], order: float = 2.0) -> Float[
     empty = lengths < torch.finfo(lengths.dtype).tiny ** 0.5
     # A product with the reciprocal: the gradient of a division takes twice as long.
     return vectors * lengths.masked_fill(empty, torch.inf).reciprocal()
+
+
+def cosine_decay(epoch: int, epochs: int, start: int | None) -> float:
+    """A factor that is 1 before epoch ``start`` and falls to 0 at the last one, as half a cosine.
+
+    Args:
+        epoch: Counted from 0.
+        epochs: How many there are.
+        start: The first epoch with a factor below 1; ``None`` for none.
+
+    Example:
+        >>> [round(cosine_decay(epoch, 4, 1), 4) for epoch in range(4)]
+        [1.0, 0.75, 0.25, 0.0]
+        >>> cosine_decay(3, 4, None)
+        1.0
+    """
+    if start is None or epoch < start:
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (epoch + 1 - start) / (epochs - start)))
 
 
 def require_images(objective: str, found: int, needed: int = 2) -> None:

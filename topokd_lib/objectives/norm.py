@@ -1,9 +1,8 @@
 """N-to-one representation matching (NORM): every part of a widened student map should be the teacher's.
 
-The method widens the student itself: two 1×1 convolutions with batch normalisation behind its last stage, the
-first to N times the teacher's channels and the second back, added to the map. Both are linear and are merged
-into the classifier after training. Between them is what :func:`n_to_one_loss` compares. As they are layers of
-the student and not of an objective, only the loss is here.
+The method widens the student itself, with a :class:`~topokd_lib.models.NToOneNeck`: two 1×1 convolutions
+with batch normalisation behind its last map, the first to N times the teacher's channels and the second back,
+added to the map. Both are linear and are merged into the classifier after training.
 
 Reference:
     X. Liu, L. Li, C. Li, A. Yao. NORM: Knowledge Distillation via N-to-One Representation Matching.
@@ -14,10 +13,14 @@ Explained in:
 
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
-from topokd_lib.objectives.connectors import pool_to_smaller
+from topokd_lib.objectives.base import Objective
+from topokd_lib.objectives.connectors import pair_maps, pool_to_smaller
+from topokd_lib.outputs import Batch, ModelOutput
+from topokd_lib.pair import Pair
 
-__all__ = ["n_to_one_loss"]
+__all__ = ["NORM", "n_to_one_loss"]
 
 
 def n_to_one_loss(
@@ -36,8 +39,7 @@ def n_to_one_loss(
         ValueError: If the student's channels are not a multiple of the teacher's.
 
     Differs from:
-        Official code (OSVAI/NORM, helper/loops.py) repeats the teacher's map and multiplies a mean by
-        :math:`N`, which is the same sum. It pools the teacher's map only.
+        Official code (OSVAI/NORM, helper/loops.py) pools the teacher's map only.
 
     Example:
         Two parts, 1 and 3, of a teacher that is 0 everywhere: 1² + 3².
@@ -54,5 +56,47 @@ def n_to_one_loss(
             f"not a multiple of the teacher's {teacher.shape[1]}; expand to N times the teacher's channels"
         )
     seen, target = pool_to_smaller(expanded, teacher.detach(), pooling="max")
-    difference: Tensor = seen.unflatten(1, (parts, -1)) - target[:, None]
-    return difference.square().mean(dim=(0, 2, 3, 4)).sum()
+    return parts * F.mse_loss(seen, target.repeat(1, parts, 1, 1))
+
+
+class NORM(Objective):
+    r""":func:`n_to_one_loss` between the student's widened map and the teacher's last map.
+
+    The student needs a neck of kind ``n-to-one`` (recipe field ``neck``), which is what offers ``expanded``;
+    after training the neck is merged and the network is an ordinary one again.
+
+    Args:
+        pair: The two networks; the student with its neck.
+
+    Raises:
+        ValueError: If there is no teacher, the student has no such neck, or its neck was made for a teacher
+            of another width.
+
+    Differs from:
+        The official code (OSVAI/NORM, helper/loops.py) standardises the logits over the classes and
+        multiplies them by 2.5 before the cross-entropy (``CrossEntropy(pair, standardised=2.5)``, as in the
+        recipes here) and KD, which its paper's summary does not mention. It weights the loss by 0.1, 0.5, 1,
+        0.5 and 0.1 as epochs go by; recipes here let it rise over as many epochs, and stay.
+    """
+
+    student_features = ("expanded",)
+    teacher_features = ("last_map",)
+
+    def __init__(self, pair: Pair) -> None:
+        super().__init__()
+        pair.require_teacher("NORM")
+        if "expanded" not in pair.student_shapes:
+            raise ValueError(
+                f"NORM reads the widened map of a neck, and student {pair.student.name} has none; give it "
+                f"one (recipe field 'neck: {{kind: n-to-one}}')"
+            )
+        (maps,) = pair_maps(pair, "NORM", self.student_features, self.teacher_features, default=())
+        if maps.student_shape[0] % maps.teacher_shape[0]:
+            raise ValueError(
+                f"the student's neck widens to {maps.student_shape[0]} channels, no multiple of the "
+                f"{maps.teacher_shape[0]} of teacher {pair.require_teacher('NORM').name}; make the neck for "
+                f"this teacher"
+            )
+
+    def forward(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> Float[Tensor, ""]:
+        return n_to_one_loss(student["expanded"], teacher["last_map"])

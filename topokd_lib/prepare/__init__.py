@@ -8,6 +8,7 @@ from topokd_lib.prepare.attributions import (
 )
 from topokd_lib.prepare.clouds import clouds_of_test_images, teacher_clouds
 from topokd_lib.prepare.image_persistence import prepare_image_persistence
+from topokd_lib.prepare.dist_pro import DistProPlan, hold_out, hypergradient, search_pathways
 from topokd_lib.prepare.ripsnet import RipsNetPlan, prepare_ripsnet
 from topokd_lib.prepare.teacher_cache import CachedTeacher, cache_teacher
 
@@ -21,5 +22,13 @@ __all__ = [
     "integrated_gradients",
     "prepare_attributions",
     "prepare_ripsnet",
+__all__ = [
+    "DistProPlan",
+    "RipsNetPlan",
+    "clouds_of_test_images",
+    "hold_out",
+    "hypergradient",
+    "prepare_ripsnet",
+    "search_pathways",
     "teacher_clouds",
 ]

@@ -6,9 +6,9 @@ and a misspelt one is refused here. With ``cli``, this is the only place that kn
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
@@ -18,6 +18,7 @@ from topokd_lib.recipes.files import check_recipe_file, find_recipe
 from topokd_lib.recipes.pairs import insert_pair
 from topokd_lib.recipes.recipe import (
     AttributionRecipe,
+    DistProRecipe,
     ImagePersistenceRecipe,
     Recipe,
     RipsNetRecipe,
@@ -25,15 +26,40 @@ from topokd_lib.recipes.recipe import (
     Term,
 )
 
-__all__ = ["add_recipe_options", "build_recipe", "load_recipe", "parse_recipe"]
+__all__ = ["KINDS", "add_recipe_options", "build_recipe", "command_for", "load_recipe", "parse_recipe"]
 
-AnyRecipe = TypeVar("AnyRecipe", Recipe, RipsNetRecipe, ImagePersistenceRecipe, AttributionRecipe)
+AnyRecipe = TypeVar(
+    "AnyRecipe", Recipe, RipsNetRecipe, DistProRecipe, ImagePersistenceRecipe, AttributionRecipe
+)
 
 
-def add_recipe_options(
-    parser: ArgumentParser,
-    kind: type[Recipe] | type[RipsNetRecipe] | type[ImagePersistenceRecipe] | type[AttributionRecipe],
-) -> None:
+KINDS: dict[str, type[Any]] = {
+    "train": Recipe,
+    "prepare ripsnet": RipsNetRecipe,
+    "prepare dist-pro": DistProRecipe,
+    "prepare image-persistence": ImagePersistenceRecipe,
+    "prepare attributions": AttributionRecipe,
+}
+"""Commands that take recipes, and which."""
+
+
+def command_for(content: Mapping[str, Any]) -> str:
+    """The command, one of :data:`KINDS`, that a recipe with these fields is for.
+
+    Example:
+        >>> command_for({"data": {}, "teacher": {}, "artefact": "ripsnet.safetensors"})
+        'prepare ripsnet'
+    """
+    if "artefact" not in content:
+        return "train"
+    if "attributions" in content:
+        return "prepare attributions"
+    if "student" in content:
+        return "prepare dist-pro"
+    return "prepare ripsnet" if "teacher" in content else "prepare image-persistence"
+
+
+def add_recipe_options(parser: ArgumentParser, kind: type[AnyRecipe]) -> None:
     """Give a parser ``--config``, ``--pair``, and an option for every field of a recipe."""
     parser.add_argument("--config", action="config", help="name or file of a recipe")
     parser.add_argument("--pair", help="teacher and student of the benchmark, as `topokd recipes` lists them")

@@ -1,6 +1,7 @@
 """What an experiment is, as plain data: a typed tree that YAML, the command line and Python can build."""
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,11 +19,19 @@ from topokd_lib.data import (
     load_data,
 )
 from topokd_lib.errors import ArtefactMismatch, CheckpointError, FeatureNotFound
-from topokd_lib.models import Teacher, TeacherGroup
+from topokd_lib.models import (
+    FeatureModel,
+    NToOneNeck,
+    ProjectorNeck,
+    Teacher,
+    TeacherGroup,
+    create_model,
+    published_normalisation,
+)
 from topokd_lib.objectives import Objective, WeightedSum
 from topokd_lib.outputs import Normalisation
 from topokd_lib.pair import Pair
-from topokd_lib.prepare import AttributionPlan, RipsNetPlan
+from topokd_lib.prepare import AttributionPlan, DistProPlan, RipsNetPlan
 from topokd_lib.recipes.extras import ExtraSpec, require_trained_on
 from topokd_lib.recipes.overlays import OverlaySpec
 from topokd_lib.topology import ImagePersistence, ScanPersistence
@@ -32,7 +41,9 @@ __all__ = [
     "AttributionRecipe",
     "DataSpec",
     "DiagnosticsSpec",
+    "DistProRecipe",
     "ImagePersistenceRecipe",
+    "NeckSpec",
     "Recipe",
     "RipsNetRecipe",
     "TeacherSpec",
@@ -122,7 +133,9 @@ class TeacherSpec:
     """Which network teaches.
 
     Args:
-        weights: A run directory, or the ``student.safetensors`` in one.
+        weights: A run directory, or the ``student.safetensors`` in one; together with ``model`` the name of
+            published weights, such as ``IMAGENET1K_V1``.
+        model: A model with published weights, such as ``torchvision/resnet34``.
         batch_statistics: See :class:`~topokd_lib.models.Teacher`.
         cache: Keep what the teacher says about each view of an image on disk, and look it up from then on,
             as ``float32`` or ``float16``; for objectives that read its logits and ``pooled`` only.
@@ -130,6 +143,7 @@ class TeacherSpec:
     """
 
     weights: Path
+    model: str | None = None
     batch_statistics: bool = False
     cache: Literal["float32", "float16"] | None = None
     reads: str | None = None
@@ -144,7 +158,23 @@ class TeacherSpec:
         Raises:
             CheckpointError: If there are no such weights.
             ArtefactMismatch: If the teacher was trained on another artefact than the one it reads.
+            UnknownName: If there is no such model, or it has no weights of that name.
+            ValueError: If published weights are for other classes than those of the data, or are to read an
+                extra of the batch.
         """
+        if self.model is not None:
+            if self.reads is not None:
+                raise ValueError(
+                    f"published weights are for pictures, and this teacher reads {self.reads!r}; "
+                    f"give it the directory of a run instead of model={self.model!r}"
+                )
+            network = create_model(self.model, num_classes=data.num_classes, weights=str(self.weights))
+            return Teacher(
+                network,
+                normalisation=published_normalisation(self.model, str(self.weights)),
+                data_normalisation=data.normalisation,
+                batch_statistics=self.batch_statistics,
+            )
         model, about = load_student(weight_file(self.weights))
         if self.reads is not None:
             read = (extras or {}).get(self.reads)
@@ -168,6 +198,44 @@ class TeacherSpec:
 def weight_file(place: Path) -> Path:
     """The weights of a run, given its directory or the file itself."""
     return place / "student.safetensors" if place.is_dir() else place
+
+
+@dataclass
+class NeckSpec:
+    """Layers between the student's last map and its classifier, for the methods that need them.
+
+    Args:
+        kind: ``n-to-one`` widens the map for NORM and is merged into the classifier after training;
+            ``teacher-classifier`` puts SimKD's projector and a frozen copy of the teacher's classifier in
+            place of the student's, also in the network that is kept.
+        parts: Copies of the teacher's channels in a widened map.
+    """
+
+    kind: Literal["n-to-one", "teacher-classifier"]
+    parts: int = 8
+
+    def insert(self, student: FeatureModel, teacher: Teacher | None) -> None:
+        """Change ``student``.
+
+        Raises:
+            ValueError: If there is no teacher, it has other classes, or the student takes no neck.
+        """
+        if teacher is None:
+            raise ValueError(
+                f"a neck of kind {self.kind!r} is made for a teacher, and this run has none; name one "
+                f"(recipe field 'teacher') or drop the neck"
+            )
+        channels, teacher_channels = student.last_layer.in_features, teacher.model.last_layer.in_features
+        if self.kind == "n-to-one":
+            student.insert_neck(NToOneNeck(channels, teacher_channels, self.parts))
+            return
+        if teacher.num_classes != student.num_classes:
+            raise ValueError(
+                f"the student takes over the teacher's classifier: student {student.name} has "
+                f"{student.num_classes} classes, teacher {teacher.name} has {teacher.num_classes}"
+            )
+        classifier = deepcopy(teacher.model.last_layer).requires_grad_(requires_grad=False)
+        student.insert_neck(ProjectorNeck(channels, teacher_channels), classifier)
 
 
 @dataclass
@@ -216,6 +284,7 @@ class Recipe:
         teachers: Several networks by name, in place of one.
         initial_weights: A run directory, or a weight file in one, whose weights the student starts from;
             ``None``: random ones.
+        neck: Layers that the method puts before the student's classifier; ``None`` for most methods.
         schedule: Epochs, learning rate and its decay.
         engine: Devices and precision.
         diagnostics: What the log tells beside the losses.
@@ -228,6 +297,7 @@ class Recipe:
     teacher: TeacherSpec | None = None
     teachers: dict[str, TeacherSpec] = field(default_factory=dict)
     initial_weights: Path | None = None
+    neck: NeckSpec | None = None
     schedule: Schedule = field(default_factory=Schedule)
     engine: EngineSpec = field(default_factory=EngineSpec)
     diagnostics: DiagnosticsSpec = field(default_factory=DiagnosticsSpec)
@@ -282,6 +352,27 @@ class Recipe:
             raise type(error)(f"term {name!r}: {error}") from error
         except ValueError as error:
             raise ValueError(f"term {name!r}: {error}") from error
+
+
+@dataclass
+class DistProRecipe:
+    """How the pathway weights of DistPro are searched for a pair.
+
+    Args:
+        data: The training images, of which a part is held out.
+        teacher: Which network teaches.
+        student: Name of the network to teach.
+        artefact: Where the result is written; while the search goes on, its state is kept beside it.
+        plan: All other choices.
+        engine: What to compute on, one device.
+    """
+
+    data: DataSpec
+    teacher: TeacherSpec
+    student: str
+    artefact: Path
+    plan: DistProPlan = field(default_factory=DistProPlan)
+    engine: EngineSpec = field(default_factory=EngineSpec)
 
 
 @dataclass

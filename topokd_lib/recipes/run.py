@@ -14,15 +14,17 @@ from lightning_fabric import Fabric
 from topokd_lib.data import ImageData, LoaderWithExtras, SampleArrays, StreamedImages
 from topokd_lib.errors import ArtefactMismatch, RecipeError, RunDirectoryError
 from topokd_lib.models import FeatureModel, Teacher, create_model
-from topokd_lib.objectives import WeightedSum
+from topokd_lib.objectives import PathwayProcess, WeightedSum
 from topokd_lib.outputs import Batch
 from topokd_lib.pair import Pair
 from topokd_lib.prepare import (
     CachedTeacher,
     cache_teacher,
+    hold_out,
     prepare_attributions,
     prepare_image_persistence,
     prepare_ripsnet,
+    search_pathways,
 )
 from topokd_lib.prepare.ripsnet import Progress
 from topokd_lib.recipes.diagnostics import build_diagnostics
@@ -30,6 +32,7 @@ from topokd_lib.recipes.files import recipe_names
 from topokd_lib.recipes.load import load_recipe
 from topokd_lib.recipes.recipe import (
     AttributionRecipe,
+    DistProRecipe,
     ImagePersistenceRecipe,
     Recipe,
     RipsNetRecipe,
@@ -60,6 +63,7 @@ __all__ = [
     "evaluate_run",
     "rehearse",
     "run_attribution_recipe",
+    "run_dist_pro_recipe",
     "run_image_persistence_recipe",
     "run_recipe",
     "run_ripsnet_recipe",
@@ -106,6 +110,8 @@ def assemble(recipe: Recipe, fabric: Fabric | None = None) -> Assembly:
         student = create_model(recipe.student, num_classes=data.num_classes, in_channels=data.image_shape[0])
         if recipe.initial_weights is not None:
             load_weights(weight_file(recipe.initial_weights), student)
+        if recipe.neck is not None:
+            recipe.neck.insert(student, teacher)
         pair = Pair.measure(
             student,
             teacher,
@@ -224,6 +230,7 @@ class FewSteps:
     """
 
     def __init__(self, loader: Loader, steps: int) -> None:
+        self.data: Any = getattr(loader, "data", None)  # a search takes its fingerprint
         self.steps_per_epoch = min(steps, loader.steps_per_epoch)
         self._loader = loader
 
@@ -364,6 +371,44 @@ def run_attribution_recipe(recipe: AttributionRecipe, *, progress: Progress | No
         except ImportError as error:
             raise RecipeError(str(error)) from error
     return SampleArrays.open(made)
+
+
+def run_dist_pro_recipe(recipe: DistProRecipe, *, progress: Progress | None = None) -> PathwayProcess:
+    """Search pathway weights as the recipe says, or continue a search, and write its artefact.
+
+    Raises:
+        UnknownName: If the data set or the student does not exist.
+        CheckpointError: If the teacher's weights or the state of an earlier search cannot be read.
+        RecipeError: If the plan cannot be carried out, or the artefact could not be written.
+        TrainingDiverged: If a loss stops being a finite number.
+    """
+    if recipe.engine.processes > 1:
+        raise RecipeError(
+            f"a search runs on one device, engine asks for {recipe.engine.processes}; set engine.devices: 1"
+        )
+    _require_writable(recipe.artefact)
+    fabric = _launch(recipe.engine)
+    with _the_recipe_is_at_fault():
+        data = recipe.data.load()
+        teacher = recipe.teacher.load(data)
+        seed_all(recipe.plan.seed)
+        student = create_model(recipe.student, num_classes=data.num_classes)
+        training, held_out = (
+            recipe.data.loader(part, seed=recipe.plan.seed)
+            for part in hold_out(data, recipe.plan.held_out, recipe.plan.seed)
+        )
+        process = search_pathways(
+            student,
+            teacher,
+            training,
+            held_out,
+            recipe.plan,
+            state=recipe.artefact.with_name(f"{recipe.artefact.name}.search"),
+            fabric=fabric,
+            progress=progress,
+        )
+    process.save(recipe.artefact)
+    return process
 
 
 def _require_writable(path: Path) -> None:

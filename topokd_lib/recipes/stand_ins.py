@@ -76,6 +76,9 @@ def stand_in_options(
         return options
     data, weights = load_data(name, **about), Path(wanted)
     invented = synthetic or not weights.exists()
+    if published := recipe["teacher"].get("model"):  # nothing is downloaded for a rehearsal
+        network = network or published
+        options += ["--teacher.model", "null"]
     if invented:
         named = [part for part in weights.parts if part in MODELS]
         weights = folder / "teacher.safetensors"
@@ -84,7 +87,9 @@ def stand_in_options(
         save_student(weights, model, normalisation=data.normalisation)
         options += ["--teacher.weights", str(weights)]
     for option, argument, path in _artefacts(recipe):
-        if invented or not Path(path).exists():
+        if argument == "process":  # without a search all pathways count the same
+            options += [option, "null"] if invented or not Path(path).exists() else []
+        elif invented or not Path(path).exists():
             model, _ = load_student(weights / "student.safetensors" if weights.is_dir() else weights)
             place = folder / f"{len(options)}.safetensors"
             ARTEFACTS[argument](Teacher(model), data, batch_size, place)
@@ -119,7 +124,7 @@ def _artefacts(recipe: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """The option, the argument and the path of every artefact that a term reads."""
     for term, about in (recipe.get("terms") or {}).items():
         for argument, value in (about["objective"].get("init_args") or {}).items():
-            if argument in ARTEFACTS:
+            if value is not None and argument in (*ARTEFACTS, "process"):
                 yield f"--terms.{term}.objective.init_args.{argument}", argument, value
 
 

@@ -11,14 +11,15 @@ from tempfile import TemporaryDirectory
 import yaml
 
 from topokd_lib.errors import DataError
-from topokd_lib.prepare import prepare_ripsnet
-from topokd_lib.recipes import Recipe, RipsNetRecipe, load_recipe, stand_in_options
+from topokd_lib.models import create_model
+from topokd_lib.prepare import hold_out, prepare_ripsnet, search_pathways
+from topokd_lib.recipes import DistProRecipe, Recipe, RipsNetRecipe, load_recipe, stand_in_options
 from topokd_lib.recipes.run import FewSteps, assemble
 from topokd_lib.recipes.stand_ins import SIZES
 from topokd_lib.sweep.plan import PlannedRun, Sweep
 from topokd_lib.training import fit, make_fabric
 
-__all__ = ["RunCost", "RunEstimate", "estimate", "measure_ripsnet", "measure_training"]
+__all__ = ["RunCost", "RunEstimate", "estimate", "measure_ripsnet", "measure_search", "measure_training"]
 
 WARM_UP = 2
 """Steps that are not timed; the first ones compile, choose algorithms and allocate."""
@@ -117,11 +118,14 @@ def _cost(sweep: Sweep, run: PlannedRun, networks: dict[Path, str], seconds: flo
 
 def _measure(words: list[str], run: PlannedRun, seconds: float) -> RunCost:
     source, changes = words[1], words[2:]
+    planned = SIZES.get(yaml.safe_load(run.text)["data"]["name"])
     if run.command == "train":
         recipe, _ = load_recipe(source, changes, kind=Recipe)
-        planned = SIZES.get(yaml.safe_load(run.text)["data"]["name"])
         images = planned[2:] if planned and recipe.data.name == "noise" else None
         return measure_training(recipe, seconds=seconds, images=images)
+    if run.command == "prepare dist-pro":
+        search, _ = load_recipe(source, changes, kind=DistProRecipe)
+        return measure_search(search, images=planned[2] if planned and search.data.name == "noise" else None)
     return measure_ripsnet(load_recipe(source, changes, kind=RipsNetRecipe)[0])
 
 
@@ -222,4 +226,40 @@ def measure_ripsnet(recipe: RipsNetRecipe, *, clouds: int = 64, epochs: int = 4)
         epoch=factor * epoch,
         epochs=recipe.plan.epochs,
         measured_steps=clouds,
+    )
+
+
+def measure_search(recipe: DistProRecipe, *, images: int | None = None) -> RunCost:
+    """Search on a few images, for as many steps as there are from one update of the scores to the next.
+
+    Args:
+        recipe: What would be searched; nothing is written.
+        images: Training images there would be, if the data are a stand-in.
+    """
+    begin = time.perf_counter()
+    fabric = make_fabric(recipe.engine)
+    data, plan, batch_size = recipe.data.load(), recipe.plan, recipe.data.batch_size
+    teacher = recipe.teacher.load(data)
+    student = create_model(recipe.student, num_classes=data.num_classes)
+    training, held_out = (
+        FewSteps(recipe.data.loader(part, seed=plan.seed), plan.every)
+        for part in hold_out(data, plan.held_out, plan.seed)
+    )
+    ticks = [time.perf_counter()]
+    search_pathways(
+        student,
+        teacher,
+        training,
+        held_out,
+        replace(plan, epochs=1),
+        fabric=fabric,
+        progress=lambda *_: ticks.append(time.perf_counter()),
+    )
+    steps = int((1 - plan.held_out) * (images or len(data.train_labels))) // batch_size
+    return RunCost(
+        start=ticks[0] - begin,
+        early=0.0,
+        epoch=steps * (ticks[-1] - ticks[0]) / (len(ticks) - 1),
+        epochs=plan.epochs,
+        measured_steps=len(ticks) - 1,
     )

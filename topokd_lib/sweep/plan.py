@@ -11,19 +11,10 @@ from typing import Any
 import yaml
 
 from topokd_lib.errors import RecipeError, did_you_mean
-from topokd_lib.recipes import (
-    Recipe,
-    RipsNetRecipe,
-    benchmark_pairs,
-    default_directory,
-    find_recipe,
-    load_recipe,
-)
+from topokd_lib.recipes import benchmark_pairs, default_directory, find_recipe, load_recipe
+from topokd_lib.recipes.load import KINDS, command_for
 
-__all__ = ["KINDS", "Entry", "PlannedRun", "Sweep"]
-
-KINDS: dict[str, type[Recipe] | type[RipsNetRecipe]] = {"train": Recipe, "prepare ripsnet": RipsNetRecipe}
-"""Commands that a sweep can run, and the recipes that they take."""
+__all__ = ["Entry", "PlannedRun", "Sweep"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +45,7 @@ class PlannedRun:
         method: Row of the results table.
         columns: The pairs or students in whose columns it counts; empty if it only prepares something.
         seed: Of the training; ``None`` if nothing is trained that has one.
-        command: Key of :data:`KINDS`.
+        command: A key of :data:`topokd_lib.recipes.load.KINDS`.
         words: What stands behind the command.
         output: The run directory or the file that it leaves, below the sweep's home.
         text: The resolved recipe; empty if it is impossible.
@@ -223,7 +214,7 @@ def _expand(path: Path, entry: Entry, pairs: Sequence[str], seeds: Sequence[int]
     beside = path.parent / entry.recipe
     source = str(beside) if beside.is_file() else entry.recipe
     recipe: dict[str, Any] = yaml.safe_load(find_recipe(source).read_text(encoding="utf-8")) or {}
-    command = "prepare ripsnet" if "artefact" in recipe else "train"
+    command = command_for(recipe)
     changes = [word for key, value in entry.set.items() for word in (f"--{key}", _word(value))]
     chosen = pairs if entry.pairs is None else _strings(path, f"pairs of {entry.recipe}", entry.pairs)
     own = seeds if entry.seeds is None else _seeds(path, entry.seeds)
@@ -243,7 +234,7 @@ def _expand(path: Path, entry: Entry, pairs: Sequence[str], seeds: Sequence[int]
         except RecipeError as error:
             raise RecipeError(f"{path}: {error}") from error
         words = ["--config", str(Path(source).resolve()) if Path(source).is_file() else source, *named]
-        if isinstance(built, RipsNetRecipe):
+        if command != "train":
             yield PlannedRun(
                 str(built.artefact), method, (), None, command, (*words, *changes), built.artefact, text
             )
@@ -264,7 +255,7 @@ def _expand(path: Path, entry: Entry, pairs: Sequence[str], seeds: Sequence[int]
 
 
 def _impossible(source: str, pair: str | None) -> str:
-    known = benchmark_pairs().get(pair or "")
+    known = benchmark_pairs(None).get(pair or "")
     return known.impossible.get(source.removesuffix(".yaml"), "") if known else ""
 
 

@@ -8,6 +8,7 @@ import json
 import pickle
 import zipfile
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 import topokd_lib
 from topokd_lib.errors import CheckpointError, UnknownName
 from topokd_lib.files import write_atomically, write_text
-from topokd_lib.models import FeatureModel, create_model
+from topokd_lib.models import FeatureModel, ProjectorNeck, create_model
 from topokd_lib.outputs import Normalisation
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "load_weights",
     "save_checkpoint",
     "save_student",
+    "without_merged_neck",
     "write_atomically",
     "write_text",
 ]
@@ -111,6 +113,8 @@ class StudentInfo:
         data_fingerprint: Fingerprint of that data set.
         epoch: Epoch after which the weights were taken, counted from 1.
         top1: Test accuracy of these weights, as a fraction.
+        neck: Channels of the projector before the classifier and of the classifier, if there is one
+            (:class:`~topokd_lib.models.ProjectorNeck`).
         version: Of the library that wrote the file.
     """
 
@@ -122,7 +126,17 @@ class StudentInfo:
     data_fingerprint: str | None = None
     epoch: int | None = None
     top1: float | None = None
+    neck: tuple[int, int] | None = None
     version: str = topokd_lib.__version__
+
+
+def without_merged_neck(student: FeatureModel) -> FeatureModel:
+    """The network that is kept: itself, or a copy without a neck that can be merged into the classifier."""
+    if student.neck is None or not student.neck.merges:
+        return student
+    kept = deepcopy(student)
+    kept.merge_neck()
+    return kept
 
 
 def save_student(
@@ -138,13 +152,15 @@ def save_student(
 ) -> None:
     """Store a network's weights in one safetensors file that knows what it is.
 
-    A later run names the file as its teacher and needs nothing else. The arguments are described at
-    :class:`StudentInfo`.
+    A later run names the file as its teacher and needs nothing else. A neck that only training needs is
+    merged first, into a copy. The arguments are described at :class:`StudentInfo`.
 
     Raises:
         CheckpointError: If the file cannot be written.
     """
     path = Path(path)
+    student = without_merged_neck(student)
+    neck = student.neck
     info = StudentInfo(
         student.name,
         student.num_classes,
@@ -154,6 +170,7 @@ def save_student(
         data_fingerprint,
         epoch,
         top1,
+        neck=(neck.channels, neck.teacher_channels) if isinstance(neck, ProjectorNeck) else None,
     )
     tensors = {key: value.detach().cpu().contiguous() for key, value in student.state_dict().items()}
     try:
@@ -180,6 +197,8 @@ def load_student(path: Path | str) -> tuple[FeatureModel, StudentInfo]:
             f"{path} holds the weights of a model that this version of the library lacks (it was written by "
             f"{info.version}, this is {topokd_lib.__version__}): {error}"
         ) from None
+    if info.neck is not None:
+        model.insert_neck(ProjectorNeck(*info.neck), nn.Linear(info.neck[1], info.num_classes))
     _fill(model, tensors, Path(path))
     return model.eval(), info
 
@@ -187,10 +206,13 @@ def load_student(path: Path | str) -> tuple[FeatureModel, StudentInfo]:
 def load_weights(path: Path | str, student: FeatureModel) -> StudentInfo:
     """Load the weights that :func:`save_student` stored into a network that exists already.
 
+    A neck that only training needs is merged, as it was before the weights were stored.
+
     Raises:
         CheckpointError: If there is no such file, it is something else, or it holds another network.
     """
     tensors, info = _read(Path(path))
+    student.merge_neck()
     _fill(student, tensors, Path(path))
     return info
 
@@ -212,7 +234,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], StudentInfo]:
         normalisation = fields.pop("normalisation")
         if normalisation is not None:
             normalisation = Normalisation(tuple(normalisation["mean"]), tuple(normalisation["std"]))
-        return tensors, StudentInfo(normalisation=normalisation, **fields)
+        neck = fields.pop("neck", None)
+        return tensors, StudentInfo(
+            normalisation=normalisation, neck=None if neck is None else tuple(neck), **fields
+        )
     except (KeyError, TypeError, ValueError):
         raise CheckpointError(
             f"{path} does not say which model its weights belong to; only files written by "

@@ -25,6 +25,7 @@ from topokd_lib.training.checkpoint import (
     PREVIOUS,
     save_checkpoint,
     save_student,
+    without_merged_neck,
     write_atomically,
     write_text,
 )
@@ -260,10 +261,11 @@ class RunDirectory:
     def finish(self, history: History, student: FeatureModel, in_channels: int) -> None:
         """Store the final weights, and then the record, which marks the run as finished."""
         self._save_student(self.student_path, student, in_channels, history.last)
+        kept = without_merged_neck(student)
         record = {
             "recipe": yaml.safe_load(self.recipe),
             **self._read("provenance.json"),
-            "student": {"name": student.name, "parameters": sum(p.numel() for p in student.parameters())},
+            "student": {"name": student.name, "parameters": sum(p.numel() for p in kept.parameters())},
             "last": _summary(history.last),
             "best": _summary(history.best),
             "wall_time_seconds": history.seconds,
