@@ -47,6 +47,7 @@ COMMANDS = {
     ),
     "prepare image-persistence": Command(
         "compute the persistence images of a data set, which TGD needs", "prepare.prepare_persistence"
+    ),
     "prepare dist-pro": Command(
         "search the weights of pathways between stages, which DistPro needs", "prepare.prepare_dist_pro"
     ),

@@ -31,8 +31,6 @@ from topokd_lib.models.neck import Neck, NToOneNeck, ProjectorNeck
 from topokd_lib.models.published import translate_state
 from topokd_lib.models.staged import StagedModel
 from topokd_lib.models.teacher import Teacher, TeacherGroup
-from topokd_lib.models.torchvision_adapter import TorchvisionModel
-from topokd_lib.models.teacher import Teacher
 from topokd_lib.models.torchvision_adapter import TorchvisionModel, published_normalisation
 
 __all__ = [

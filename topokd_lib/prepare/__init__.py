@@ -7,27 +7,24 @@ from topokd_lib.prepare.attributions import (
     prepare_attributions,
 )
 from topokd_lib.prepare.clouds import clouds_of_test_images, teacher_clouds
-from topokd_lib.prepare.image_persistence import prepare_image_persistence
 from topokd_lib.prepare.dist_pro import DistProPlan, hold_out, hypergradient, search_pathways
+from topokd_lib.prepare.image_persistence import prepare_image_persistence
 from topokd_lib.prepare.ripsnet import RipsNetPlan, prepare_ripsnet
 from topokd_lib.prepare.teacher_cache import CachedTeacher, cache_teacher
 
-__all__ = ["RipsNetPlan", "clouds_of_test_images", "prepare_ripsnet", "teacher_clouds"]
-__all__ = ["CachedTeacher", "RipsNetPlan", "cache_teacher", "prepare_ripsnet", "teacher_clouds"]
-__all__ = ["RipsNetPlan", "prepare_image_persistence", "prepare_ripsnet", "teacher_clouds"]
 __all__ = [
     "AttributionPlan",
-    "RipsNetPlan",
-    "attribution_map",
-    "integrated_gradients",
-    "prepare_attributions",
-    "prepare_ripsnet",
-__all__ = [
+    "CachedTeacher",
     "DistProPlan",
     "RipsNetPlan",
+    "attribution_map",
+    "cache_teacher",
     "clouds_of_test_images",
     "hold_out",
     "hypergradient",
+    "integrated_gradients",
+    "prepare_attributions",
+    "prepare_image_persistence",
     "prepare_ripsnet",
     "search_pathways",
     "teacher_clouds",

@@ -230,7 +230,9 @@ class FewSteps:
     """
 
     def __init__(self, loader: Loader, steps: int) -> None:
-        self.data: Any = getattr(loader, "data", None)  # a search takes its fingerprint
+        self.data: Any = getattr(loader, "data", None)  # what a search takes the fingerprint of
+        self.batch_size: int = getattr(loader, "batch_size", 0)
+        self.augment: str = getattr(loader, "augment", "none")
         self.steps_per_epoch = min(steps, loader.steps_per_epoch)
         self._loader = loader
 
