@@ -5,13 +5,14 @@ from collections.abc import Callable
 
 from topokd_lib.data.cifar import load_cifar10, load_cifar100
 from topokd_lib.data.digits import load_digits
-from topokd_lib.data.encoded import StreamedImages
+from topokd_lib.data.encoded import StreamedImages, find_damaged
 from topokd_lib.data.folders import load_cinic10, load_image_folder
 from topokd_lib.data.image_data import ImageData, normalise
 from topokd_lib.data.imagenet import load_imagenet
 from topokd_lib.data.loaders import EpochLoader
 from topokd_lib.data.noise import load_noise
 from topokd_lib.data.shapes import BETTI, load_shapes, sample_cloud
+from topokd_lib.data.shards import load_shards, write_shards
 from topokd_lib.data.streaming import StreamLoader
 from topokd_lib.errors import did_you_mean, require_name
 
@@ -22,6 +23,7 @@ __all__ = [
     "ImageData",
     "StreamLoader",
     "StreamedImages",
+    "find_damaged",
     "load_cifar10",
     "load_cifar100",
     "load_cinic10",
@@ -31,8 +33,10 @@ __all__ = [
     "load_imagenet",
     "load_noise",
     "load_shapes",
+    "load_shards",
     "normalise",
     "sample_cloud",
+    "write_shards",
 ]
 
 DATA: dict[str, Callable[..., ImageData | StreamedImages]] = {
@@ -44,6 +48,7 @@ DATA: dict[str, Callable[..., ImageData | StreamedImages]] = {
     "image-folder": load_image_folder,
     "noise": load_noise,
     "imagenet": load_imagenet,
+    "shards": load_shards,
 }
 """Every data set by name; the options of each are the keyword arguments of its function."""
 
