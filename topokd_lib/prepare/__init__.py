@@ -2,7 +2,15 @@
 
 from topokd_lib.prepare.clouds import clouds_of_test_images, teacher_clouds
 from topokd_lib.prepare.ripsnet import RipsNetPlan, prepare_ripsnet
-from topokd_lib.prepare.teacher_cache import CachedTeacher, cache_teacher
+from topokd_lib.prepare.teacher_cache import CachedTeacher, Outputs, OutputsSpec, plan_outputs
 
 __all__ = ["RipsNetPlan", "clouds_of_test_images", "prepare_ripsnet", "teacher_clouds"]
-__all__ = ["CachedTeacher", "RipsNetPlan", "cache_teacher", "prepare_ripsnet", "teacher_clouds"]
+__all__ = [
+    "CachedTeacher",
+    "Outputs",
+    "OutputsSpec",
+    "RipsNetPlan",
+    "plan_outputs",
+    "prepare_ripsnet",
+    "teacher_clouds",
+]

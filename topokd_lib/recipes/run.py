@@ -17,7 +17,7 @@ from topokd_lib.models import FeatureModel, Teacher, create_model
 from topokd_lib.objectives import WeightedSum
 from topokd_lib.outputs import Batch
 from topokd_lib.pair import Pair
-from topokd_lib.prepare import CachedTeacher, cache_teacher, prepare_ripsnet
+from topokd_lib.prepare import CachedTeacher, Outputs, plan_outputs, prepare_ripsnet
 from topokd_lib.prepare.ripsnet import Progress
 from topokd_lib.recipes.diagnostics import build_diagnostics
 from topokd_lib.recipes.files import recipe_names
@@ -62,8 +62,14 @@ class Assembly:
     diagnostics: Diagnostics
 
 
-def assemble(recipe: Recipe, fabric: Fabric | None = None) -> Assembly:
+def assemble(recipe: Recipe, fabric: Fabric | None = None, *, keep: bool = False) -> Assembly:
     """Build data, networks and objective; whatever does not fit together fails here.
+
+    Args:
+        recipe: What it names.
+        fabric: Where it will run.
+        keep: Write and read the cache of the teacher's outputs, if the recipe has one; else nothing is
+            written, and the teacher computes.
 
     Raises:
         UnknownName: If a data set or a model does not exist.
@@ -97,13 +103,14 @@ def assemble(recipe: Recipe, fabric: Fabric | None = None) -> Assembly:
         for network in (student, *([teacher.model] if teacher else [])):
             recipe.engine.tune(network)
         if teacher is not None and recipe.teacher is not None and recipe.teacher.cache is not None:
-            teacher = cache_teacher(
+            plan = plan_outputs(
                 teacher,
                 data,
                 augment=recipe.data.augment,
                 precision=recipe.teacher.cache,
                 objective=objective,
             )
+            teacher = CachedTeacher(teacher, Outputs(*plan)) if keep else teacher
         return Assembly(data, loader, student, teacher, objective, diagnostics)
 
 
@@ -143,7 +150,7 @@ def run_recipe(recipe: Recipe, text: str, directory: Path, *, progress: bool = T
         TrainingDiverged: If the loss stops being a finite number.
     """
     fabric = _launch(recipe.engine)
-    parts = assemble(recipe, fabric)
+    parts = assemble(recipe, fabric, keep=True)
     with fabric.rank_zero_first():
         run = RunDirectory.open(
             directory, recipe=text, seed=recipe.seed, data=parts.data, teacher=parts.teacher
@@ -241,7 +248,7 @@ def run_teacher_cache(
         progress: Called with (stage, done, total).
 
     Raises:
-        RecipeError: If the outputs cannot be kept; see :func:`~topokd_lib.prepare.cache_teacher`.
+        RecipeError: If the outputs cannot be kept; see :func:`~topokd_lib.prepare.plan_outputs`.
     """
     if recipe.teacher is None:
         raise RecipeError(
@@ -249,7 +256,7 @@ def run_teacher_cache(
         )
     fabric = _launch(recipe.engine)
     spec = replace(recipe.teacher, cache=recipe.teacher.cache or "float32")
-    parts = assemble(replace(recipe, teacher=spec), fabric)
+    parts = assemble(replace(recipe, teacher=spec), fabric, keep=True)
     assert isinstance(parts.teacher, CachedTeacher)
     assert isinstance(parts.data, ImageData)
     outputs = parts.teacher.outputs
