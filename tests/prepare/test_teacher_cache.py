@@ -353,6 +353,17 @@ def test_images_with_endless_views_cannot_be_kept(teacher):
         plan_outputs(teacher, streamed, augment="none", precision="float32", objective=objective)
 
 
+def test_a_teacher_of_another_kind_cannot_be_kept(teacher, data):
+    class Other(Teacher):
+        """Perhaps several, or one that sees something else."""
+
+    objective = WeightedSum({"labels": Labels()}, {"labels": 1.0})
+    with pytest.raises(
+        RecipeError, match="is for one teacher that sees the images themselves, and resnet8 is a"
+    ):
+        plan_outputs(Other(teacher.model), data, augment="none", precision="float32", objective=objective)
+
+
 def test_a_recipe_without_a_teacher_has_nothing_to_keep(capsys):
     recipe, _ = load_recipe("digits/none", kind=Recipe)
     with pytest.raises(RecipeError, match="this recipe has no teacher whose outputs could be kept"):

@@ -101,6 +101,7 @@ def test_a_copy_of_a_translated_network_uses_its_own_weights(traced):
     torch.testing.assert_close(copy(images), model(images) + 1)
 
 
+@pytest.mark.slow
 def test_a_recipe_can_translate_its_networks(words, tmp_path, traced):
     plain = trained(words, tmp_path / "run")
     fast = trained([*words, "--engine.compile", "true"], tmp_path / "run")

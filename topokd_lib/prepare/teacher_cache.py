@@ -426,6 +426,11 @@ def plan_outputs(
             f"teacher.cache needs images with a few views each, and those of {data.name} are cropped and "
             f"scaled in ever new ways; drop teacher.cache"
         )
+    if type(teacher) is not Teacher or getattr(teacher, "reads", None) is not None:
+        raise RecipeError(
+            f"teacher.cache is for one teacher that sees the images themselves, and {teacher.name} is a group, "
+            f"or sees something else; drop teacher.cache"
+        )
     names = (LOGITS, *objective.teacher_features)
     spec = OutputsSpec.of(teacher, data, augment=augment, precision=precision)
     _require_room(spec, names)
