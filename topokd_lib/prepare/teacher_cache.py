@@ -428,8 +428,8 @@ def plan_outputs(
         )
     if type(teacher) is not Teacher or getattr(teacher, "reads", None) is not None:
         raise RecipeError(
-            f"teacher.cache is for one teacher that sees the images themselves, and {teacher.name} is a group, "
-            f"or sees something else; drop teacher.cache"
+            f"teacher.cache is for one teacher that sees the images themselves, and {teacher.name} is a "
+            f"group, or sees something else; drop teacher.cache"
         )
     names = (LOGITS, *objective.teacher_features)
     spec = OutputsSpec.of(teacher, data, augment=augment, precision=precision)
