@@ -163,6 +163,7 @@ def test_the_command_says_what_is_there(tmp_path, capsys, monkeypatch):
     assert lines[0] == f"data sets, in {tmp_path} unless a recipe says otherwise:"
     assert any(line.startswith("  imagenet") and line.endswith("[here]") for line in lines)
     assert any(line.startswith("  cifar100") and line.endswith("[not here]") for line in lines)
+    assert "``" not in "".join(lines)
     assert any(line.startswith("  digits") and not line.endswith("]") for line in lines)
 
 

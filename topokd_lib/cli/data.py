@@ -24,7 +24,7 @@ def names(words: list[str]) -> None:
     print(f"data sets, in {data_root().absolute()} unless a recipe says otherwise:")
     width = max(map(len, DATA))
     for name, load in DATA.items():
-        does = (load.__doc__ or "").partition("\n")[0]
+        does = (load.__doc__ or "").partition("\n")[0].replace("``", "")  # mark-up is for the web pages
         state = (
             "" if name not in HOMES else " [here]" if (data_root() / HOMES[name]).is_dir() else " [not here]"
         )
