@@ -16,7 +16,7 @@ from topokd_lib.data.noise import load_noise
 from topokd_lib.models import Teacher, create_model
 from topokd_lib.objectives import KD, CrossEntropy, WeightedSum
 from topokd_lib.pair import Pair
-from topokd_lib.prepare import cache_teacher
+from topokd_lib.prepare import CachedTeacher, Outputs, plan_outputs
 from topokd_lib.training import Distiller, Schedule
 
 TITLE = "A training step of KD with a batch of 64, teacher included, per image"
@@ -40,7 +40,8 @@ def _case(teacher_name: str, student_name: str) -> Case:
     objective = WeightedSum({"ce": CrossEntropy(pair), "kd": KD(pair)}, {"ce": 0.1, "kd": 0.9})
     os.environ["TOPOKD_CACHE"] = folder = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    remembering = cache_teacher(teaching, data, augment="crop-flip", precision="float32", objective=objective)
+    plan = plan_outputs(teaching, data, augment="crop-flip", precision="float32", objective=objective)
+    remembering = CachedTeacher(teaching, Outputs(*plan))
 
     def step(taught: Teacher, items: int) -> np.ndarray:
         """The first step of an epoch, from the images to the new weights."""

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torchvision.transforms import functional as transform
 
 from topokd_lib.data import EpochLoader, ImageData, load_digits, normalise
-from topokd_lib.data.augment import AUGMENTATIONS, Views, crop_padding
+from topokd_lib.data.augment import AUGMENTATIONS, Views, count_views, crop_padding
 from topokd_lib.errors import UnknownName
 from topokd_lib.outputs import Normalisation
 
@@ -252,3 +252,29 @@ def test_an_unknown_augmentation_is_refused_with_a_suggestion():
 def test_epochs_are_counted_from_zero():
     with pytest.raises(ValueError, match=r"counted from 0, got epoch=-1"):
         next(EpochLoader(numbered(20), batch_size=4).train_batches(-1))
+
+
+def test_every_batch_says_which_views_it_shows():
+    data = load_digits()
+    for augment in AUGMENTATIONS:
+        batch = next(EpochLoader(data, batch_size=50, augment=augment).train_batches(3))
+        number = batch.extras["view"]
+        assert 0 <= number.min() <= number.max() < count_views(augment, 4)
+        seen = Views.numbered(number, augment=augment, padding=4).apply(data.train_images[batch.indices], 4)
+        assert torch.equal(normalise(seen, data.normalisation), batch.images)
+
+
+def test_views_of_all_numbers_differ():
+    image = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8).expand(162, -1, -1, -1)
+    views = Views.numbered(torch.arange(162), augment="crop-flip", padding=4)
+    assert len(views.apply(image, 4).flatten(1).unique(dim=0)) == 162
+
+
+def test_data_move_to_a_device_as_a_whole(monkeypatch):
+    data = numbered(20)
+    assert data.to("cpu") is data
+    monkeypatch.setattr(ImageData, "_check", lambda *args: None)  # "meta" stands for a GPU and has no values
+    there = data.to("meta")
+    parts = (there.train_images, there.train_labels, there.test_images, there.test_labels)
+    assert {part.device.type for part in parts} == {"meta"}
+    assert (there.name, there.classes) == (data.name, data.classes)

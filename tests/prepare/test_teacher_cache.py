@@ -14,13 +14,14 @@ import pytest
 import torch
 
 from tests.recipes.made import make_teacher
+from tests.training.toy import Labels
 from topokd_lib.cli import main
 from topokd_lib.data import EpochLoader, ImageData
 from topokd_lib.errors import CheckpointError, RecipeError
 from topokd_lib.models import Teacher, create_model
+from topokd_lib.objectives import WeightedSum
 from topokd_lib.outputs import Batch, Normalisation
-from topokd_lib.prepare import CachedTeacher
-from topokd_lib.prepare.teacher_cache import Outputs, OutputsSpec
+from topokd_lib.prepare import CachedTeacher, Outputs, OutputsSpec, plan_outputs
 from topokd_lib.recipes import load_recipe, run_teacher_cache
 from topokd_lib.recipes.recipe import Recipe
 
@@ -110,6 +111,34 @@ def test_only_what_is_missing_is_computed(data, teacher):
     keeper(both)
     keeper(both)
     assert seen == [4, 4]
+
+
+def test_a_second_name_is_added_and_the_first_stays(data, teacher):
+    batch = batches(data)[0]
+    first = cached(teacher, data, names=("logits",))
+    expected = first(batch).logits
+    first.outputs.flush()
+    with torch.no_grad():
+        teacher.model.last_layer.bias.add_(1)  # what is computed from now on would be seen
+    both = CachedTeacher(teacher, Outputs(first.outputs.spec, ("logits", "pooled")))
+    assert torch.equal(both(batch, ["pooled"]).logits, expected)
+    assert both(batch, ["pooled"])["pooled"].shape == (4, 64)
+
+
+def test_outputs_that_lie_on_the_gpu_are_the_same(data, teacher, monkeypatch):
+    """The path that a GPU takes once all outputs are known, with their tensors on the CPU."""
+    keeper = cached(teacher, data)
+    assert keeper.outputs.on(torch.device("cuda")) is None  # not complete
+    keeper.fill(data)
+    looked_up = [keeper(batch, ["pooled"]) for batch in batches(data)]
+    resident = {
+        name: torch.from_numpy(np.array(keeper.outputs._values[name])) for name in ("logits", "pooled")
+    }
+    monkeypatch.setattr(Outputs, "on", lambda self, device: resident)
+    monkeypatch.setattr(Outputs, "read", None)
+    keeper._asked_for = torch.device("meta")
+    for batch, expected in zip(batches(data), looked_up, strict=True):
+        assert difference(keeper(batch, ["pooled"]), expected) == 0
 
 
 def test_half_precision_keeps_eleven_bits(data, teacher):
@@ -305,6 +334,34 @@ def test_a_term_that_reads_more_is_named(words, tmp_path, capsys):
         "topokd: teacher.cache keeps the teacher's logits and 'pooled', and term 'at' reads 'stage1', "
     )
     assert said.endswith("; drop teacher.cache for this objective\n")
+
+
+def test_a_rehearsal_writes_nothing_and_checks_all_the_same(words, cache, capsys):
+    assert main(["train", *words, "--teacher.cache", "float32", "--dry-run"]) == 0
+    assert not cache.exists()
+    wrong = ["--terms.at.objective", "AT", "--teacher.cache", "float32", "--dry-run"]
+    assert main(["train", *words, *wrong]) == 2
+    assert "term 'at' reads 'stage1'" in capsys.readouterr().err
+
+
+def test_images_with_endless_views_cannot_be_kept(teacher):
+    streamed = type("Streamed", (), {"name": "imagenet"})()
+    objective = WeightedSum({"labels": Labels()}, {"labels": 1.0})
+    with pytest.raises(
+        RecipeError, match="those of imagenet are cropped and scaled in ever new ways; drop teacher"
+    ):
+        plan_outputs(teacher, streamed, augment="none", precision="float32", objective=objective)
+
+
+def test_a_teacher_of_another_kind_cannot_be_kept(teacher, data):
+    class Other(Teacher):
+        """Perhaps several, or one that sees something else."""
+
+    objective = WeightedSum({"labels": Labels()}, {"labels": 1.0})
+    with pytest.raises(
+        RecipeError, match="is for one teacher that sees the images themselves, and resnet8 is a"
+    ):
+        plan_outputs(Other(teacher.model), data, augment="none", precision="float32", objective=objective)
 
 
 def test_a_recipe_without_a_teacher_has_nothing_to_keep(capsys):

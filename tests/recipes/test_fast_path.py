@@ -15,7 +15,7 @@ from topokd_lib.cli import main
 from topokd_lib.data import EpochLoader, load_digits
 from topokd_lib.models import create_model
 from topokd_lib.models.base import _compiled
-from topokd_lib.recipes import assemble, load_recipe
+from topokd_lib.recipes import assemble, load_recipe, stand_in_options
 from topokd_lib.recipes.recipe import Recipe
 from topokd_lib.training import EngineSpec, Schedule, fit, make_fabric
 from topokd_lib.training import engine as engine_module
@@ -101,6 +101,7 @@ def test_a_copy_of_a_translated_network_uses_its_own_weights(traced):
     torch.testing.assert_close(copy(images), model(images) + 1)
 
 
+@pytest.mark.slow
 def test_a_recipe_can_translate_its_networks(words, tmp_path, traced):
     plain = trained(words, tmp_path / "run")
     fast = trained([*words, "--engine.compile", "true"], tmp_path / "run")
@@ -189,3 +190,10 @@ def waits(words, epochs, steps):
 def test_no_step_waits_for_the_device(words):
     """Twenty steps more in an epoch wait for nothing more."""
     assert waits(words, epochs=1, steps=30) == waits(words, epochs=1, steps=10) > 0
+
+
+def test_a_rehearsal_on_noise_takes_recipes_for_images_on_disk(tmp_path):
+    text = "data: {name: imagenet, batch_size: 2, augment: resized-crop-flip}\nstudent: resnet8\n"
+    options = stand_in_options(text, tmp_path, synthetic=True)
+    assert options[:2] == ["--data.name", "noise"]
+    assert options[-2:] == ["--data.augment", "none"]

@@ -35,7 +35,7 @@ WRONG = {
     ),
     "augmentation": (
         ("size: 8}", "size: 8}, augment: crops"),
-        "data.augment must be one of 'none', 'crop', 'crop-flip', got 'crops'. Did",
+        "'resized-crop', 'resized-crop-flip', got 'crops'. Did you mean 'crop'?",
     ),
     "missing field": (
         ("student: resnet8\n", ""),

@@ -51,6 +51,10 @@ COMMANDS = {
     "prepare dist-pro": Command(
         "search the weights of pathways between stages, which DistPro needs", "prepare.prepare_dist_pro"
     ),
+    "data list": Command("list data sets, and say which are there", "data.names"),
+    "data check": Command("read a data set wholly, and name what is damaged", "data.check"),
+    "data download": Command("fetch a data set, or go on fetching it", "data.download"),
+    "data shard": Command("pack a data set that is read from disk into large files", "data.shard"),
     "sweep": Command("run many recipes, pairs and seeds as a queue that survives a kill", "sweep.sweep"),
     "estimate": Command("time a few steps of every run of a sweep, and say what all will take", "sweep.cost"),
     "table": Command("a table of results: mean ± sd over seeds, paired differences", "results.table"),

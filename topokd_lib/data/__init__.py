@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from topokd_lib.data.cifar import load_cifar10, load_cifar100
 from topokd_lib.data.digits import load_digits
-from topokd_lib.data.encoded import StreamedImages
+from topokd_lib.data.encoded import StreamedImages, find_damaged
 from topokd_lib.data.extras import (
     ComputedExtra,
     Extra,
@@ -20,6 +20,7 @@ from topokd_lib.data.loaders import EpochLoader
 from topokd_lib.data.noise import load_noise
 from topokd_lib.data.overlay import OverlayLoader, lay_over, spread
 from topokd_lib.data.shapes import BETTI, load_shapes, sample_cloud
+from topokd_lib.data.shards import load_shards, write_shards
 from topokd_lib.data.streaming import StreamLoader
 from topokd_lib.errors import did_you_mean, require_name
 
@@ -35,6 +36,7 @@ __all__ = [
     "SampleArrays",
     "StreamLoader",
     "StreamedImages",
+    "find_damaged",
     "lay_over",
     "load_cifar10",
     "load_cifar100",
@@ -46,9 +48,11 @@ __all__ = [
     "load_noise",
     "load_prepared_images",
     "load_shapes",
+    "load_shards",
     "normalise",
     "sample_cloud",
     "spread",
+    "write_shards",
 ]
 
 DATA: dict[str, Callable[..., ImageData | StreamedImages]] = {
@@ -61,6 +65,7 @@ DATA: dict[str, Callable[..., ImageData | StreamedImages]] = {
     "noise": load_noise,
     "imagenet": load_imagenet,
     "prepared-images": load_prepared_images,
+    "shards": load_shards,
 }
 """Every data set by name; the options of each are the keyword arguments of its function."""
 

@@ -1,12 +1,12 @@
 """CIFAR-10 and CIFAR-100, read from the published files."""
 
 import os
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from topokd_lib.data.download import fetch
 from topokd_lib.data.image_data import ImageData
 from topokd_lib.data.subset import first_of_each_class
 from topokd_lib.errors import DataError
@@ -80,16 +80,12 @@ def load_cifar100(
 def _load(name: str, reader: Any, root: Path, *, download: bool, train_per_class: int | None) -> ImageData:
     try:
         if download:
-            reader(root, download=True)
+            _download(name, reader, root)
         train, test = (reader(root, train=part) for part in (True, False))
-    except (OSError, HTTPException) as error:
-        if not download:
-            raise DataError(f"{name} in {root} cannot be read ({error})") from error
-        raise DataError(
-            f"{name} could not be downloaded ({getattr(error, 'reason', error)}). If this machine is "
-            f"offline, fetch {reader.url} elsewhere, copy {reader.filename} to {root.absolute()}, and "
-            f"{_once(name)}"
-        ) from error
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(f"{name} in {root} cannot be read ({error})") from error
     except RuntimeError as error:  # torchvision's only word for missing and for damaged files
         raise DataError(_what_is_wrong(name, reader, root)) from error
     images = [torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous() for part in (train, test)]
@@ -106,10 +102,30 @@ def _load(name: str, reader: Any, root: Path, *, download: bool, train_per_class
     )
 
 
+def _download(name: str, reader: Any, root: Path) -> None:
+    """Fetch the archive if it is needed, and unpack it; torchvision compares every file with its checksum."""
+    from torchvision.datasets.utils import check_integrity
+
+    try:
+        reader(root)
+    except RuntimeError:  # not there, or damaged
+        archive = root / reader.filename
+        if archive.exists() and not check_integrity(archive, reader.tgz_md5):
+            raise
+        if not archive.exists():
+            try:
+                fetch(reader.url, archive, md5=reader.tgz_md5)
+            except DataError as error:
+                raise DataError(
+                    f"{error}. If this machine is offline, fetch the file elsewhere, copy it to "
+                    f"{archive.absolute()}, and {_once(name)}"
+                ) from error
+        reader(root, download=True)
+
+
 def _once(name: str) -> str:
     """The way out of most troubles: it unpacks an archive that is there, and downloads one that is not."""
-    load = f"from topokd_lib.data import load_data; load_data('{name}', download=True)"
-    return f'type once: python -c "{load}"'
+    return f"type once: topokd data download {name}"
 
 
 def _what_is_wrong(name: str, reader: Any, root: Path) -> str:

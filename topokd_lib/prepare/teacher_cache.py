@@ -30,7 +30,7 @@ from topokd_lib.models import Teacher
 from topokd_lib.objectives.base import Objective, WeightedSum
 from topokd_lib.outputs import Batch, ModelOutput
 
-__all__ = ["CachedTeacher", "Outputs", "OutputsSpec", "cache_teacher"]
+__all__ = ["CachedTeacher", "Outputs", "OutputsSpec", "plan_outputs"]
 
 LOGITS, POOLED = "logits", "pooled"
 
@@ -186,23 +186,25 @@ class Outputs:
         """
         for name in self.names:
             value = output.logits if name == LOGITS else output[name]
-            numbers = value.detach().to("cpu", getattr(torch, self.spec.precision)).numpy()
+            new = ~self._present[name][rows]
+            at = rows[new]
+            numbers = value.detach().to("cpu", getattr(torch, self.spec.precision)).numpy()[new]
             if not np.isfinite(numbers).all():
                 raise RecipeError(
                     f"the teacher's {name} are not finite in {self.spec.precision}"
                     + ("; use teacher.cache=float32" if self.spec.precision == "float16" else "")
                 )
-            for start, stop in _runs(rows):
+            for start, stop in _runs(at):
                 try:
-                    self._files[name].seek(int(rows[start]) * numbers[0].nbytes)
+                    self._files[name].seek(int(at[start]) * numbers[0].nbytes)
                     self._files[name].write(numbers[start:stop].tobytes())
                 except OSError as error:
                     raise RecipeError(
                         f"cannot write to {self.directory} ({error.strerror or error}); make room, or drop "
                         f"teacher.cache. What is complete stays"
                     ) from error
-            self._present[name][rows] = True
-            self._new[name].append(rows)
+            self._present[name][at] = True
+            self._new[name].append(at)
         self._count += len(rows)
         if self._count >= FLUSH_EVERY:
             self.flush()
@@ -275,8 +277,7 @@ def _declare(
 def _runs(rows: NDArray[np.int64]) -> list[tuple[int, int]]:
     """Where stretches of consecutive rows begin and end: each is written at once."""
     breaks = np.flatnonzero(np.diff(rows) != 1) + 1
-    edges = [0, *breaks.tolist(), len(rows)]
-    return list(pairwise(edges))
+    return list(pairwise([0, *breaks.tolist(), len(rows)])) if len(rows) else []
 
 
 def _require_room(spec: OutputsSpec, names: Sequence[str]) -> None:
@@ -392,15 +393,15 @@ def _show(data: ImageData, rows: Int64[Tensor, " rows"], spec: OutputsSpec, devi
     return Batch(normalise(images, data.normalisation), labels, at, {"view": numbers.to(device)})
 
 
-def cache_teacher(
+def plan_outputs(
     teacher: Teacher,
     data: Any,
     *,
     augment: str,
     precision: Precision,
     objective: WeightedSum,
-) -> CachedTeacher:
-    """A teacher whose outputs are kept, for an objective that reads nothing else.
+) -> tuple[OutputsSpec, tuple[str, ...]]:
+    """What has to be kept of a teacher for an objective: whose outputs, and which. Nothing is written.
 
     Args:
         teacher: The teacher.
@@ -412,7 +413,6 @@ def cache_teacher(
     Raises:
         RecipeError: If a term reads another feature than ``pooled``, images have infinitely many views, the
             teacher depends on the batch, or the disk has not the room.
-        CheckpointError: If the cache is damaged.
     """
     for name, term in objective.terms.items():
         assert isinstance(term, Objective)
@@ -426,5 +426,12 @@ def cache_teacher(
             f"teacher.cache needs images with a few views each, and those of {data.name} are cropped and "
             f"scaled in ever new ways; drop teacher.cache"
         )
+    if type(teacher) is not Teacher or getattr(teacher, "reads", None) is not None:
+        raise RecipeError(
+            f"teacher.cache is for one teacher that sees the images themselves, and {teacher.name} is a "
+            f"group, or sees something else; drop teacher.cache"
+        )
+    names = (LOGITS, *objective.teacher_features)
     spec = OutputsSpec.of(teacher, data, augment=augment, precision=precision)
-    return CachedTeacher(teacher, Outputs(spec, [LOGITS, *objective.teacher_features]))
+    _require_room(spec, names)
+    return spec, names

@@ -19,8 +19,9 @@ from topokd_lib.outputs import Batch
 from topokd_lib.pair import Pair
 from topokd_lib.prepare import (
     CachedTeacher,
-    cache_teacher,
+    Outputs,
     hold_out,
+    plan_outputs,
     prepare_attributions,
     prepare_image_persistence,
     prepare_ripsnet,
@@ -83,8 +84,14 @@ class Assembly:
     diagnostics: Diagnostics
 
 
-def assemble(recipe: Recipe, fabric: Fabric | None = None) -> Assembly:
+def assemble(recipe: Recipe, fabric: Fabric | None = None, *, keep: bool = False) -> Assembly:
     """Build data, networks and objective; whatever does not fit together fails here.
+
+    Args:
+        recipe: What it names.
+        fabric: Where it will run.
+        keep: Write and read the cache of the teacher's outputs, if the recipe has one; else nothing is
+            written, and the teacher computes.
 
     Raises:
         UnknownName: If a data set or a model does not exist.
@@ -126,13 +133,14 @@ def assemble(recipe: Recipe, fabric: Fabric | None = None) -> Assembly:
         for network in (student, *(teacher.networks if teacher else ())):
             recipe.engine.tune(network)
         if teacher is not None and recipe.teacher is not None and recipe.teacher.cache is not None:
-            teacher = cache_teacher(
+            plan = plan_outputs(
                 teacher,
                 data,
                 augment=recipe.data.augment,
                 precision=recipe.teacher.cache,
                 objective=objective,
             )
+            teacher = CachedTeacher(teacher, Outputs(*plan)) if keep else teacher
         served: Loader = overlaid or loader
         if extras:
             served = LoaderWithExtras(served, extras)
@@ -188,7 +196,7 @@ def run_recipe(
         Interrupted: If it was asked to stop, or another process of the run has ended.
     """
     fabric = _launch(recipe.engine)
-    parts = assemble(recipe, fabric)
+    parts = assemble(recipe, fabric, keep=True)
     with fabric.rank_zero_first(), _the_recipe_is_at_fault():
         run = RunDirectory.open(
             directory,
@@ -327,7 +335,7 @@ def run_teacher_cache(
         progress: Called with (stage, done, total).
 
     Raises:
-        RecipeError: If the outputs cannot be kept; see :func:`~topokd_lib.prepare.cache_teacher`.
+        RecipeError: If the outputs cannot be kept; see :func:`~topokd_lib.prepare.plan_outputs`.
     """
     if recipe.teacher is None:
         raise RecipeError(
@@ -335,7 +343,7 @@ def run_teacher_cache(
         )
     fabric = _launch(recipe.engine)
     spec = replace(recipe.teacher, cache=recipe.teacher.cache or "float32")
-    parts = assemble(replace(recipe, teacher=spec), fabric)
+    parts = assemble(replace(recipe, teacher=spec), fabric, keep=True)
     assert isinstance(parts.teacher, CachedTeacher)
     assert isinstance(parts.data, ImageData)
     outputs = parts.teacher.outputs
