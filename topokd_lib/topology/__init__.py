@@ -7,8 +7,10 @@ from topokd_lib.topology.complexes import (
     betti_numbers,
     boundary_matrix,
     closure,
+    euler_characteristic,
     faces,
     rank_mod_2,
+    triangulated_grid,
 )
 from topokd_lib.topology.cubical import cubical_diagrams
 from topokd_lib.topology.curves import betti_curve, persistence_entropy
@@ -73,6 +75,7 @@ __all__ = [
     "edge_lengths",
     "edge_weights",
     "examine_ripsnet",
+    "euler_characteristic",
     "faces",
     "fit_ripsnet",
     "graph_diagrams",
@@ -97,5 +100,6 @@ __all__ = [
     "sorted_deaths_distance",
     "tgd_official",
     "topology_health",
+    "triangulated_grid",
     "wasserstein_distance",
 ]
