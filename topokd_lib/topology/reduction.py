@@ -8,6 +8,7 @@ Reference:
     [edelsbrunner2002persistence]
     A. Zomorodian, G. Carlsson. Computing persistent homology. 2005. [zomorodian2005computing]
     C. Chen, M. Kerber. Persistent homology computation with a twist. 2011 (clearing).
+    [chen2011twist]
 """
 
 from collections.abc import Sequence
