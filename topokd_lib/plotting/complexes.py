@@ -102,14 +102,28 @@ def complexes_figure(
         chains: Edges to draw in the colour of loops, by the name of the panel.
         columns: Panels in a row; more than three are hard to read on a phone.
     """
-    width, height = np.ptp(as_rows(points, "points"), axis=0)
+    rows = as_rows(points, "points")
+    width, height = np.ptp(rows, axis=0)
+    outwards = rows - rows.mean(axis=0)
+    outwards[np.linalg.norm(outwards, axis=1) < 1e-6 * width] = (0.0, 1.0)  # in the middle: upwards
+    outwards /= np.linalg.norm(outwards, axis=1, keepdims=True)
     aspect = float(np.clip((height + 0.16 * width) / (1.16 * width or 1.0), 0.4, 1.2))
     figure, panels = small_multiples(columns, rows=-(-len(complexes) // columns), aspect=aspect)
     for ax in panels[len(complexes) :]:
         ax.remove()
     for ax, (name, simplices) in zip(panels, complexes.items(), strict=False):
-        draw_simplices(ax, points, simplices, names=names, chain=(chains or {}).get(name, ()), size=22)
-        ax.margins(0.14)
+        draw_simplices(ax, rows, simplices, chain=(chains or {}).get(name, ()), size=22.0)
+        for text, place, away in zip(names or (), rows, outwards, strict=False):
+            ax.annotate(
+                text,
+                (place[0], place[1]),
+                xytext=tuple((7 + 2 * len(text)) * away),
+                textcoords="offset points",
+                ha="center",
+                va="center",
+                color=INK,
+            )
+        ax.margins(0.2)
         ax.set_title(name)
     return figure
 
@@ -125,21 +139,25 @@ def pixel_complexes_figure(
 
     Args:
         images: Brightness per pixel, by the name of the panel.
-        complexes: For each image simplices of :func:`~topokd_lib.topology.complexes.triangulated_grid`.
+        complexes: For each image simplices of :func:`~topokd_lib.topology.complexes.triangulated_grid`. All
+            panels show the same part of the image, that in which there are any.
         chains: For each image edges to draw in the colour of loops.
         columns: Panels in a row.
     """
     figure, panels = small_multiples(columns, rows=-(-len(images) // columns))
     for ax in panels[len(images) :]:
         ax.remove()
+    pixels = {vertex for simplices in complexes for simplex in simplices for vertex in simplex}
     for index, (ax, (name, image)) in enumerate(zip(panels, images.items(), strict=False)):
         height, width = image.shape
         places = [(column, row) for row in range(height) for column in range(width)]
         chain = chains[index] if chains else ()
         draw_simplices(ax, places, complexes[index], chain=chain, size=180 / (columns * width))
+        seen = np.array([places[vertex] for vertex in pixels] or places)
+        (left, top), (right, bottom) = seen.min(axis=0) - 1.5, seen.max(axis=0) + 1.5
         ax.imshow(image.numpy(), cmap="gray_r", interpolation="nearest", alpha=0.35, zorder=0)
         ax.figure.set_dpi(200)  # sharp pixels inside the vector graphic
-        ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), title=name)
+        ax.set(xlim=(left, right), ylim=(bottom, top), title=name)
     return figure
 
 
@@ -164,10 +182,19 @@ def probability_simplex_figure(
         places = rows.detach().numpy() @ corners
         for index, (colour, marker) in enumerate(((TEACHER, "o"), (STUDENT, "^"), (NOISE, "s"))):
             chosen = places[truth == index]
-            ax.scatter(*chosen.T, s=13, color=colour, marker=marker, alpha=0.75, linewidths=0, clip_on=False)
+            ax.scatter(
+                chosen[:, 0],
+                chosen[:, 1],
+                s=13,
+                color=colour,
+                marker=marker,
+                alpha=0.75,
+                linewidths=0,
+                clip_on=False,
+            )
         for corner, shift, text in zip(corners, above, classes, strict=True):
             ax.annotate(text, (corner[0], corner[1] + shift), ha="center", color=INK)
-        ax.scatter(*corners.mean(axis=0), marker="+", s=50, color=ACCENT, linewidths=1.4, zorder=4)
+        ax.scatter([0.5], [corners[:, 1].mean()], marker="+", s=50, color=ACCENT, linewidths=1.4, zorder=4)
         ax.set(xlim=(-0.08, 1.08), ylim=(-0.16, 1.0), xticks=[], yticks=[], title=name)
         ax.set_aspect("equal", adjustable="box")
         ax.spines[:].set_visible(False)

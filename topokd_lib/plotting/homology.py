@@ -73,16 +73,22 @@ def matrices_figure(matrices: Mapping[str, Matrix], rows: Sequence[str], columns
     return figure
 
 
-def barcodes_figure(barcodes: Mapping[str, Sequence[Tensor | ArrayLike]], *, end: float) -> Figure:
-    """Barcodes one above the other on one axis, each a list of the bars of dimension 0, 1, …."""
+def barcodes_figure(
+    barcodes: Mapping[str, Sequence[Tensor | ArrayLike]], label: str, *, end: float
+) -> Figure:
+    """Barcodes one above the other on one axis, each a list of the bars of dimension 0, 1, ….
+
+    Args:
+        barcodes: Rows of birth and death per dimension, by the name of the panel.
+        label: What the filtration value is.
+        end: Right end of the axis.
+    """
     figure, panels = plt.subplots(
         len(barcodes), 1, figsize=(WIDTH, 1.35 * len(barcodes) + 0.4), sharex=True, squeeze=False
     )
     for ax, (name, diagrams) in zip(panels[:, 0], barcodes.items(), strict=True):
         draw_barcode(ax, diagrams, end=end)
-        ax.set_title(name)
-        if ax is not panels[-1, 0]:
-            ax.set_xlabel("")
+        ax.set(title=name, xlabel=label if ax is panels[-1, 0] else "")
     return figure
 
 
@@ -137,7 +143,7 @@ def learning_curve_figure(
         ax.annotate(name, (sizes[-1], mean[-1]), xytext=(-2, 9), textcoords="offset points", ha="right")
     for (name, level), colour in zip(constant.items(), (H1, NOISE), strict=False):
         ax.axhline(level, color=colour, linestyle="-" if colour == H1 else "--")
-        ax.annotate(name, (sizes[0], level), xytext=(0, 4), textcoords="offset points")
+        ax.annotate(name, (sizes[-1], level), xytext=(0, -13), textcoords="offset points", ha="right")
     ax.set_xscale("log")
     ax.set_xticks(sizes, [str(size) for size in sizes])
     ax.minorticks_off()
