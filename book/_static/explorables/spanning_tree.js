@@ -23,7 +23,7 @@
 
 	function mount(root) {
 		const start = root.dataset.points, all = s => root.querySelectorAll(s), list = (items, f) => items.map(f).join("");
-		const svg = name => `<svg viewBox="0 0 100 100" role="group" aria-label="${name}" fill="none" font-size="5"></svg>`;
+		const svg = name => `<svg viewBox="0 0 100 100" role="group" aria-label="${name}" fill="none" font-size="5" overflow="visible"></svg>`;
 		root.innerHTML += `<div class="tk-controls"><button>It joins two pieces</button><button>It closes a loop</button>
 <button>Back</button><button>Reset</button></div><p class="tk-reading" role="status" style="min-height:4.5em"></p>
 <div class="tk-panels">${svg("Points: arrow keys move them")}${svg("Barcode of dimension 0")}</div>`;
@@ -32,7 +32,7 @@
 		const line = (of, stroke, more) => `<path d="M${of.map(at).join("L")}" stroke="${stroke}" ${more}/>`;
 		let points = JSON.parse(start), edges = kruskal(points), guesses = [], held;
 		cloud.innerHTML = "<g></g>" + list(points, (_, i) => `<g tabindex="0" role="button" data-i="${i}" style="touch-action:none">
-<circle r="7" fill="#0000"/><circle r="2.4" fill="currentColor"/><text x="3" y="-3"></text></g>`);
+<circle r="7" fill="#0000"/><circle r="2.4" fill="currentColor"/><text y="-4" text-anchor="middle"></text></g>`);
 
 		function draw() {
 			const step = guesses.length, past = edges.slice(0, step), now = past.at(-1), next = now?.last ? null : edges[step];
