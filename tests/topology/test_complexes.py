@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topokd_lib.topology import FilteredComplex, betti_numbers, boundary_matrix, closure, faces, rank_mod_2
+from topokd_lib.topology import (
+    FilteredComplex,
+    betti_numbers,
+    boundary_matrix,
+    closure,
+    euler_characteristic,
+    faces,
+    rank_mod_2,
+    triangulated_grid,
+)
 
 SIMPLICES = st.lists(
     st.sets(st.integers(0, 5), min_size=1, max_size=4).map(lambda vertices: tuple(sorted(vertices))),
@@ -55,7 +64,40 @@ def test_betti_numbers_are_those_of_gudhi(drawn):
 def test_euler_s_formula(drawn):
     simplices = closure(drawn)
     alternating = sum((-1) ** k * betti for k, betti in enumerate(betti_numbers(simplices)))
-    assert alternating == sum((-1) ** (len(simplex) - 1) for simplex in simplices)
+    assert alternating == euler_characteristic(simplices)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 4), (3, 1), (2, 2), (3, 5)])
+def test_a_grid_is_one_full_piece_on_all_pixels(height, width):
+    grid = triangulated_grid(height, width)
+    assert [simplex for simplex in grid if len(simplex) == 1] == [(v,) for v in range(height * width)]
+    assert sum(len(simplex) == 3 for simplex in grid) == 2 * (height - 1) * (width - 1)
+    assert betti_numbers(grid)[0] == euler_characteristic(grid) == 1
+
+
+def test_the_grid_is_the_flag_complex_of_six_neighbours():
+    def near(a, b):
+        down, right = b // 4 - a // 4, b % 4 - a % 4
+        return (down, right) in {(0, 1), (1, 0), (1, 1)}
+
+    expected = [
+        simplex
+        for size in (1, 2, 3, 4)
+        for simplex in combinations(range(12), size)
+        if all(near(a, b) for a, b in combinations(simplex, 2))
+    ]
+    assert triangulated_grid(3, 4) == expected
+
+
+@pytest.mark.parametrize(("height", "width"), [(0, 3), (3, 0)])
+def test_a_grid_without_pixels_is_refused(height, width):
+    with pytest.raises(ValueError, match=f"at least one pixel, got {height} × {width}"):
+        triangulated_grid(height, width)
+
+
+def test_counting_needs_a_complex():
+    with pytest.raises(ValueError, match=r"its face \(0,\) is not; closure\(\) adds what is missing"):
+        euler_characteristic([(0, 1)])
 
 
 @given(SIMPLICES)

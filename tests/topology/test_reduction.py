@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from topokd_lib.topology import FilteredComplex, closure, reduce_boundary
+from topokd_lib.topology import FilteredComplex, closure, faces, reduce_boundary
 
 quick = settings(max_examples=60)
 
@@ -33,6 +33,14 @@ def gudhi_diagram(filtration, dimension):
     return in_order(tree.persistence_intervals_in_dimension(dimension).reshape(-1, 2))
 
 
+def boundary(chain):
+    """Modulo 2: what is a face of an odd number of simplices."""
+    total = set()
+    for simplex in chain:
+        total ^= set(faces(simplex))
+    return total
+
+
 def in_order(bars):
     bars = np.asarray(bars)
     return bars[np.lexsort(bars.T)]
@@ -46,6 +54,29 @@ def test_diagrams_are_those_of_gudhi(facets, heights, clearing):
     for dimension, found in enumerate(diagrams):
         assert found.dimension == dimension
         np.testing.assert_array_equal(in_order(found[0]), gudhi_diagram(filtration, dimension))
+
+
+@given(FACETS, HEIGHTS, st.booleans())
+@quick
+def test_a_column_is_the_boundary_of_its_chain(facets, heights, clearing):
+    reduction = reduce_boundary(filtration_of(facets, heights), clearing=clearing)
+    simplices = reduction.filtration.simplices
+    for column, chain in zip(reduction.columns, reduction.chains, strict=True):
+        assert boundary([simplices[part] for part in chain]) == {simplices[row] for row in column}
+
+
+@given(FACETS, HEIGHTS, st.booleans())
+@quick
+def test_a_cycle_is_there_from_its_birth_and_filled_at_its_death(facets, heights, clearing):
+    reduction = reduce_boundary(filtration_of(facets, heights), clearing=clearing)
+    entry = {simplex: index for index, simplex in enumerate(reduction.filtration.simplices)}
+    for (birth, death), cycle in zip(reduction.pairs, reduction.cycles, strict=True):
+        assert boundary(cycle) == set()
+        assert max(cycle, key=entry.get) == birth
+        if death is not None:
+            filling = reduction.chains[entry[death]]
+            assert boundary([reduction.filtration.simplices[part] for part in filling]) == set(cycle)
+            assert max(filling) == entry[death]
 
 
 @given(FACETS, HEIGHTS)

@@ -7,10 +7,9 @@ import numpy as np
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection, PatchCollection, PolyCollection
+from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle, PathPatch
-from matplotlib.path import Path
+from matplotlib.patches import Circle
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
@@ -18,6 +17,7 @@ from torch import Tensor
 from topokd_lib.plotting.arrays import as_rows
 from topokd_lib.plotting.barcodes import draw_barcode
 from topokd_lib.plotting.clouds import draw_cloud
+from topokd_lib.plotting.complexes import draw_simplices
 from topokd_lib.plotting.diagrams import draw_diagram
 from topokd_lib.plotting.style import H0, INK, WIDTH, small_multiples
 from topokd_lib.topology import minimum_spanning_tree, rips_diagrams
@@ -29,9 +29,6 @@ __all__ = [
     "scales_figure",
     "tree_figure",
 ]
-
-_MANY_TRIANGLES = 500
-"""From here on triangles are drawn as pixels: thousands of outlines make a page slow to load."""
 
 
 def draw_complex(
@@ -65,29 +62,17 @@ def draw_complex(
     """
     if not epsilon >= 0:
         raise ValueError(f"a filtration begins at 0, got epsilon={epsilon}")
-    draw_cloud(ax, points, colour=INK, names=names)
     rows = as_rows(points, "points")
     near = squareform(pdist(rows)) <= epsilon
+    vertices = [(i,) for i in range(len(rows))]
     edges = [(i, j) for i, j in combinations(range(len(rows)), 2) if near[i, j]]
     triangles = [(i, j, k) for i, j in edges for k in range(j + 1, len(rows)) if near[i, k] and near[j, k]]
+    draw_simplices(ax, rows, [*vertices, *edges, *triangles], names=names)
     if balls:
         circles = [Circle((x, y), epsilon / 2) for x, y in rows]
         ax.add_collection(
             PatchCollection(circles, facecolor=H0, alpha=0.1, linewidth=0, gid="balls", zorder=0)
         )
-    # One flat tint: overlapping triangles must not look like more than one.
-    faces = PolyCollection(
-        [rows[list(t)] for t in triangles], facecolor="#DCDCDC", linewidth=0, gid="triangles"
-    )
-    faces.set_zorder(1)
-    faces.set_rasterized(len(triangles) > _MANY_TRIANGLES)
-    ax.add_collection(faces)
-    # All edges are one path: it takes a third of the bytes of a path for each.
-    path = Path(rows[np.array(edges, dtype=int).reshape(-1)], [Path.MOVETO, Path.LINETO] * len(edges))
-    width = 0.9 if len(edges) < 100 else 0.3
-    ax.add_patch(PathPatch(path, edgecolor=INK, facecolor="none", linewidth=width, gid="edges", zorder=2))
-    ax.set(xticks=[], yticks=[])
-    ax.spines[:].set_visible(False)
 
 
 def scales_figure(

@@ -7,8 +7,10 @@ from topokd_lib.topology.complexes import (
     betti_numbers,
     boundary_matrix,
     closure,
+    euler_characteristic,
     faces,
     rank_mod_2,
+    triangulated_grid,
 )
 from topokd_lib.topology.cubical import cubical_diagrams
 from topokd_lib.topology.curves import betti_curve, persistence_entropy
@@ -86,6 +88,7 @@ __all__ = [
     "cubical_diagrams",
     "edge_lengths",
     "edge_weights",
+    "euler_characteristic",
     "examine_ripsnet",
     "faces",
     "fit_ripsnet",
@@ -117,5 +120,6 @@ __all__ = [
     "spectral_distance",
     "tgd_official",
     "topology_health",
+    "triangulated_grid",
     "wasserstein_distance",
 ]

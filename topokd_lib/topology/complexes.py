@@ -15,7 +15,17 @@ from itertools import combinations, pairwise
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FilteredComplex", "Simplex", "betti_numbers", "boundary_matrix", "closure", "faces", "rank_mod_2"]
+__all__ = [
+    "FilteredComplex",
+    "Simplex",
+    "betti_numbers",
+    "boundary_matrix",
+    "closure",
+    "euler_characteristic",
+    "faces",
+    "rank_mod_2",
+    "triangulated_grid",
+]
 
 Simplex = tuple[int, ...]
 """Vertices in ascending order; k + 1 of them make the dimension k."""
@@ -52,6 +62,46 @@ def closure(simplices: Iterable[Simplex]) -> list[Simplex]:
         _check_simplex(simplex)
         found.update(face for size in range(1, len(simplex) + 1) for face in combinations(simplex, size))
     return sorted(found, key=_by_dimension)
+
+
+def triangulated_grid(height: int, width: int) -> list[Simplex]:
+    """The complex on the pixels of an image: neighbours are joined, and every square is two triangles.
+
+    The pixel in row r and column c is the vertex ``r * width + c``. All squares are cut from upper left to
+    lower right, so that a pixel has six neighbours, two of them across a corner.
+
+    Raises:
+        ValueError: If there is no pixel.
+
+    Example:
+        >>> triangulated_grid(2, 2)[4:]
+        [(0, 1), (0, 2), (0, 3), (1, 3), (2, 3), (0, 1, 3), (0, 2, 3)]
+    """
+    if height < 1 or width < 1:
+        raise ValueError(f"an image has at least one pixel, got {height} × {width}")
+    corners = [row * width + column for row in range(height - 1) for column in range(width - 1)]
+    squares = [(a, a + side, a + width + 1) for a in corners for side in (1, width)]
+    path = [(a, a + 1) for a in range(height * width - 1)] if 1 in (height, width) else []
+    return closure([*squares, *path, (0,)])
+
+
+def euler_characteristic(simplices: Sequence[Simplex]) -> int:
+    r"""Vertices minus edges plus triangles minus …: :math:`\chi = \sum_k (-1)^k n_k`.
+
+    It equals :math:`\sum_k (-1)^k \beta_k`, the same sum over :func:`betti_numbers`.
+
+    Raises:
+        ValueError: See :func:`boundary_matrix`.
+
+    Example:
+        >>> (
+        ...     euler_characteristic(closure([(0, 1), (1, 2), (0, 2)])),
+        ...     euler_characteristic(closure([(0, 1, 2)])),
+        ... )
+        (0, 1)
+    """
+    _check_complex(simplices)
+    return sum((-1) ** (len(simplex) - 1) for simplex in simplices)
 
 
 def boundary_matrix(simplices: Sequence[Simplex], dimension: int) -> Matrix:

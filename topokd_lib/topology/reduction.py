@@ -8,6 +8,7 @@ Reference:
     [edelsbrunner2002persistence]
     A. Zomorodian, G. Carlsson. Computing persistent homology. 2005. [zomorodian2005computing]
     C. Chen, M. Kerber. Persistent homology computation with a twist. 2011 (clearing).
+    [chen2011twist]
 """
 
 from collections.abc import Sequence
@@ -30,11 +31,13 @@ class Reduction:
     Args:
         filtration: What was reduced.
         columns: Rows that hold a 1, for each simplex in the order of entry.
+        chains: What was added up to get each column: the simplices whose boundary it is.
         additions: How many times a column was added to another: the work done.
     """
 
     filtration: FilteredComplex
     columns: tuple[frozenset[int], ...]
+    chains: tuple[frozenset[int], ...]
     additions: int
 
     @property
@@ -49,6 +52,21 @@ class Reduction:
             (simplex, simplices[ends[index]] if index in ends else None)
             for index, simplex in enumerate(simplices)
             if not self.columns[index]
+        ]
+
+    @property
+    def cycles(self) -> list[list[Simplex]]:
+        """For each of :attr:`pairs` a cycle that is there from the birth on and that the death fills.
+
+        For an essential bar, one that nothing fills. The simplex that begins the bar is the youngest of the
+        cycle. There are others: which one is found depends on the order of entry.
+        """
+        simplices = self.filtration.simplices
+        ends = {max(column): column for column in self.columns if column}
+        return [
+            [simplices[part] for part in sorted(ends.get(index, self.chains[index]))]
+            for index, column in enumerate(self.columns)
+            if not column
         ]
 
     def diagrams(
@@ -99,12 +117,15 @@ def reduce_boundary(filtration: FilteredComplex, *, clearing: bool = False) -> R
         >>> reduction = reduce_boundary(triangle)
         >>> reduction.pairs
         [((0,), None), ((1,), (0, 1)), ((2,), (1, 2)), ((0, 2), (0, 1, 2))]
+        >>> reduction.cycles[3]
+        [(0, 1), (1, 2), (0, 2)]
         >>> reduction.additions, reduce_boundary(triangle, clearing=True).additions
         (2, 0)
     """
     simplices = filtration.simplices
     number = {simplex: index for index, simplex in enumerate(simplices)}
     columns = [frozenset(number[face] for face in faces(simplex)) for simplex in simplices]
+    chains = [frozenset([index]) for index in range(len(simplices))]
     order = list(range(len(simplices)))
     if clearing:
         order.sort(
@@ -114,13 +135,15 @@ def reduce_boundary(filtration: FilteredComplex, *, clearing: bool = False) -> R
     additions = 0
     for index in order:
         if clearing and index in ending:
-            columns[index] = frozenset()
+            columns[index], chains[index] = frozenset(), columns[ending[index]]  # a boundary has no boundary
             continue
         column = columns[index]
         while column and max(column) in ending:
-            column ^= columns[ending[max(column)]]
+            other = ending[max(column)]
+            column ^= columns[other]
+            chains[index] ^= chains[other]
             additions += 1
         columns[index] = column
         if column:
             ending[max(column)] = index
-    return Reduction(filtration, tuple(columns), additions)
+    return Reduction(filtration, tuple(columns), tuple(chains), additions)
