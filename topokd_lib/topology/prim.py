@@ -1,27 +1,38 @@
-"""Prim's algorithm on many small complete graphs: compiled where numba is installed, else numpy.
+"""Prim's algorithm on many small graphs, and the lengths of edges: compiled where numba is installed.
 
-Both find the same tree, the only one that is shortest when equal edges count as longer the later they come in
-the order (i, j) of their ends, i < j. That order makes the tree independent of where Prim begins.
+numba is optional. Without it Prim's algorithm makes each step for all graphs at once, in numpy. Both find the
+same tree, the only one that is shortest when equal edges count as longer the later they come in the order
+(i, j) of their ends, i < j. That order makes the tree independent of where Prim begins.
 
 Reference:
     R. C. Prim. Shortest connection networks and some generalizations. 1957. [prim1957shortest]
 """
 
-from collections.abc import Callable
 from functools import cache
 from inspect import unwrap
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CHUNK", "prim", "prim_numpy"]
+__all__ = ["Compiled", "compiled", "prim", "prim_numpy"]
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.int64]
 
-CHUNK = 2**17
-"""Numbers in the matrices of one call: half a megabyte, which stays in the cache of a core."""
+
+class Compiled(NamedTuple):
+    """Loops over graphs and edges as machine code. They write into their last array.
+
+    Args:
+        prim: See :func:`prim`.
+        measure: Euclidean lengths of edges, from points (batch, points, dim) and edges (batch, edges, 2).
+        pull: Gradient with respect to the points, from points, edges, lengths and the lengths' gradient.
+    """
+
+    prim: Any
+    measure: Any
+    pull: Any
 
 
 def prim(matrices: FloatArray, norms: FloatArray, factor: float) -> IntArray:
@@ -36,8 +47,8 @@ def prim(matrices: FloatArray, norms: FloatArray, factor: float) -> IntArray:
         norms: Shape (batch, points), of the same type.
         factor: See above.
     """
-    compiled = _compiled()
-    if compiled is None:
+    loops = compiled()
+    if loops is None:
         return prim_numpy(matrices, norms, factor)
     batch, points = norms.shape
     edges = np.empty((batch, points - 1, 2), dtype=np.int64)
@@ -45,18 +56,8 @@ def prim(matrices: FloatArray, norms: FloatArray, factor: float) -> IntArray:
     length, joined = np.empty((2, points), dtype=norms.dtype)
     key, partner = np.empty((2, points), dtype=integer)
     infinite = np.array(np.inf, dtype=norms.dtype).view(integer)[()]
-    compiled(
-        matrices,
-        norms,
-        norms.dtype.type(factor),
-        edges,
-        length,
-        length.view(integer),
-        joined,
-        key,
-        partner,
-        infinite,
-    )
+    scale = norms.dtype.type(factor)
+    loops.prim(matrices, norms, scale, length, length.view(integer), joined, key, partner, infinite, edges)
     return edges
 
 
@@ -84,34 +85,40 @@ def prim_numpy(matrices: FloatArray, norms: FloatArray, factor: float) -> IntArr
 
 
 @cache
-def _compiled() -> Callable[..., None] | None:
+def compiled() -> Compiled | None:
+    """The compiled loops, or None without numba. Nothing is compiled before it is called."""
     try:
         import numba
     except ModuleNotFoundError:
         return None
-    loops = unwrap(_loops)  # tests wrap every function, to check shapes
-    try:
-        compiled: Callable[..., None] = numba.njit(nogil=True, error_model="numpy", cache=True)(loops)
-    except RuntimeError:  # there is no folder for the cache
-        compiled = numba.njit(nogil=True, error_model="numpy")(loops)
-    return compiled
+
+    def compile_loops(loops: Any, **options: Any) -> Any:
+        loops = unwrap(loops)  # tests wrap every function, to check shapes
+        try:
+            return numba.njit(nogil=True, error_model="numpy", cache=True, **options)(loops)
+        except RuntimeError:  # there is no folder for the cache
+            return numba.njit(nogil=True, error_model="numpy", **options)(loops)
+
+    # Sums in any order, so that they are vectorised.
+    measure = compile_loops(_measure, fastmath={"reassoc"})
+    return Compiled(compile_loops(_prim), measure, compile_loops(_pull))
 
 
-def _loops(
+def _prim(
     matrices: FloatArray,
     norms: FloatArray,
     factor: float,
-    edges: IntArray,
     length: FloatArray,
     bits: IntArray,
     joined: FloatArray,
     key: IntArray,
     partner: IntArray,
     infinite: int,
+    edges: IntArray,
 ) -> None:
-    """For numba. ``bits`` views ``length``: numbers from 0 on are ordered as their bits read as integers are.
+    """``bits`` views ``length``: numbers from 0 on are ordered as their bits are when read as integers.
 
-    Integers have a minimum that compilers vectorise, and a whole row is faster than a list of open points.
+    Compilers vectorise the minimum of integers, and then whole rows are faster than a list of open points.
     """
     batch, points = norms.shape
     for graph in range(batch):
@@ -134,7 +141,7 @@ def _loops(
             least = infinite
             for j in range(points):
                 least = min(least, key[j])
-            first, second = points, points
+            first, second, found = points, points, 0
             for j in range(points):
                 if key[j] == least:
                     low, high = min(partner[j], j), max(partner[j], j)
@@ -143,3 +150,34 @@ def _loops(
             edges[graph, step, 0] = first
             edges[graph, step, 1] = second
             new = partner[0] * 0 + found
+
+
+def _measure(points: FloatArray, edges: IntArray, lengths: FloatArray) -> None:
+    for cloud in range(len(edges)):
+        for edge in range(edges.shape[1]):
+            i, j = edges[cloud, edge]
+            squared = np.float64(0)
+            for axis in range(points.shape[2]):
+                side = np.float64(points[cloud, j, axis]) - np.float64(points[cloud, i, axis])
+                squared += side * side
+            lengths[cloud, edge] = np.sqrt(squared)
+            if squared < 1e-280 or squared > 1e280:
+                # Dividing by the longest side first keeps squares from overflowing and vanishing.
+                longest = np.abs(points[cloud, j] - points[cloud, i]).max()
+                if longest > 0:
+                    scaled = (points[cloud, j] - points[cloud, i]) / longest
+                    lengths[cloud, edge] = longest * np.sqrt((scaled * scaled).sum())
+
+
+def _pull(
+    points: FloatArray, edges: IntArray, lengths: FloatArray, gradient: FloatArray, pulled: FloatArray
+) -> None:
+    pulled[:] = 0
+    for cloud in range(len(edges)):
+        for edge in range(edges.shape[1]):
+            i, j = edges[cloud, edge]
+            if lengths[cloud, edge] > 0:
+                for axis in range(points.shape[2]):
+                    unit = (points[cloud, j, axis] - points[cloud, i, axis]) / lengths[cloud, edge]
+                    pulled[cloud, j, axis] += gradient[cloud, edge] * unit
+                    pulled[cloud, i, axis] -= gradient[cloud, edge] * unit

@@ -27,7 +27,13 @@ from torch.nn.utils.rnn import pad_sequence
 from topokd_lib.errors import did_you_mean
 from topokd_lib.topology.critical import check_options, finish
 from topokd_lib.topology.diagrams import PersistenceDiagrams
-from topokd_lib.topology.spanning_tree import check_points, edge_lengths, h0_deaths, minimum_spanning_tree
+from topokd_lib.topology.spanning_tree import (
+    check_axes,
+    check_points,
+    edge_lengths,
+    h0_deaths,
+    minimum_spanning_tree,
+)
 
 __all__ = ["check_points", "h0_deaths", "minimum_spanning_tree", "rips_diagrams"]
 
@@ -79,7 +85,7 @@ def rips_diagrams(
         >>> h1[0]
         tensor([[1.0000, 1.4142]])
     """
-    check_points(points)
+    check_axes(points)
     _check_options(dimensions, engine, essential, max_edge_length)
     if engine == "auto":
         engine = "mst" if set(dimensions) == {0} else "gudhi"
@@ -96,7 +102,8 @@ def _spanning_tree(
             f"use engine='gudhi' or 'auto'"
         )
     deaths = h0_deaths(points)
-    deaths = torch.where(deaths > limit, torch.inf, deaths)
+    if limit < np.inf:
+        deaths = torch.where(deaths > limit, torch.inf, deaths)
     if keep:
         deaths = torch.cat([deaths, deaths.new_full((len(deaths), 1), torch.inf)], dim=1)
     return (finish(torch.zeros_like(deaths), deaths, 0, keep=keep),)
@@ -105,6 +112,7 @@ def _spanning_tree(
 def _gudhi(
     points: Tensor, dimensions: Sequence[int], limit: float, keep: bool
 ) -> tuple[PersistenceDiagrams, ...]:
+    check_points(points)
     top = max(dimensions)
     bars = [_critical_edges(cloud, top, limit) for cloud in points.detach().cpu().double().numpy()]
     diagrams = []
