@@ -141,5 +141,5 @@ def _offsets(
 
 def _exp(offsets: Tensor) -> Tensor:
     """exp(-x²), and 0 long before results are so small that processors compute them many times slower."""
-    least = -700.0 if offsets.dtype == torch.float64 else -80.0
+    least = -600.0 if offsets.dtype == torch.float64 else -60.0
     return F.threshold((offsets * offsets).neg_(), least, -math.inf).exp_()

@@ -9,30 +9,31 @@ Reference:
 """
 
 from functools import cache
-from inspect import unwrap
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Compiled", "compiled", "prim", "prim_numpy"]
+__all__ = ["compiled", "infinite_bits", "prim", "prim_numpy"]
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.int64]
 
 
-class Compiled(NamedTuple):
-    """Loops over graphs and edges as machine code. They write into their last array.
+@cache
+def compiled() -> ModuleType | None:
+    """:mod:`topokd_lib.topology.loops`, or None without numba. Nothing is compiled before it is called."""
+    try:
+        from topokd_lib.topology import loops
+    except ModuleNotFoundError:
+        return None
+    return loops
 
-    Args:
-        prim: See :func:`prim`.
-        measure: Euclidean lengths of edges, from points (batch, points, dim) and edges (batch, edges, 2).
-        pull: Gradient with respect to the points, from points, edges, lengths and the lengths' gradient.
-    """
 
-    prim: Any
-    measure: Any
-    pull: Any
+def infinite_bits(dtype: np.dtype[Any]) -> Any:
+    """The bits of infinity, read as an integer of the size of the type."""
+    return np.array(np.inf, dtype=dtype).view(np.int32 if dtype == np.float32 else np.int64)[()]
 
 
 def prim(matrices: FloatArray, norms: FloatArray, factor: float) -> IntArray:
@@ -52,12 +53,7 @@ def prim(matrices: FloatArray, norms: FloatArray, factor: float) -> IntArray:
         return prim_numpy(matrices, norms, factor)
     batch, points = norms.shape
     edges = np.empty((batch, points - 1, 2), dtype=np.int64)
-    integer = np.int32 if norms.dtype == np.float32 else np.int64
-    length, joined = np.empty((2, points), dtype=norms.dtype)
-    key, partner = np.empty((2, points), dtype=integer)
-    infinite = np.array(np.inf, dtype=norms.dtype).view(integer)[()]
-    scale = norms.dtype.type(factor)
-    loops.prim(matrices, norms, scale, length, length.view(integer), joined, key, partner, infinite, edges)
+    loops.span(matrices, norms, norms.dtype.type(factor), infinite_bits(norms.dtype), edges)
     return edges
 
 
@@ -82,102 +78,3 @@ def prim_numpy(matrices: FloatArray, norms: FloatArray, factor: float) -> IntArr
         new = pair.argmin(axis=1)
         edges[:, step] = np.stack(divmod(pair[graphs, new], points), axis=1)
     return edges
-
-
-@cache
-def compiled() -> Compiled | None:
-    """The compiled loops, or None without numba. Nothing is compiled before it is called."""
-    try:
-        import numba
-    except ModuleNotFoundError:
-        return None
-
-    def compile_loops(loops: Any, **options: Any) -> Any:
-        loops = unwrap(loops)  # tests wrap every function, to check shapes
-        try:
-            return numba.njit(nogil=True, error_model="numpy", cache=True, **options)(loops)
-        except RuntimeError:  # there is no folder for the cache
-            return numba.njit(nogil=True, error_model="numpy", **options)(loops)
-
-    # Sums in any order, so that they are vectorised.
-    measure = compile_loops(_measure, fastmath={"reassoc"})
-    return Compiled(compile_loops(_prim), measure, compile_loops(_pull))
-
-
-def _prim(
-    matrices: FloatArray,
-    norms: FloatArray,
-    factor: float,
-    length: FloatArray,
-    bits: IntArray,
-    joined: FloatArray,
-    key: IntArray,
-    partner: IntArray,
-    infinite: int,
-    edges: IntArray,
-) -> None:
-    """``bits`` views ``length``: numbers from 0 on are ordered as their bits are when read as integers.
-
-    Compilers vectorise the minimum of integers, and then whole rows are faster than a list of open points.
-    """
-    batch, points = norms.shape
-    for graph in range(batch):
-        for j in range(points):
-            key[j] = infinite
-            joined[j] = 0
-            partner[j] = 0
-        new = partner[0]
-        for step in range(points - 1):
-            joined[new] = np.inf
-            key[new] = infinite
-            for j in range(points):
-                x = norms[graph, new] + norms[graph, j] + factor * matrices[graph, new, j]
-                length[j] = x if x > joined[j] else joined[j]
-            for j in range(points):
-                # Of two edges to j the one from the smaller point comes first in the order of pairs.
-                closer = (bits[j] < key[j]) | ((bits[j] == key[j]) & (new < partner[j]))
-                partner[j] = new if closer else partner[j]
-                key[j] = min(key[j], bits[j])
-            least = infinite
-            for j in range(points):
-                least = min(least, key[j])
-            first, second, found = points, points, 0
-            for j in range(points):
-                if key[j] == least:
-                    low, high = min(partner[j], j), max(partner[j], j)
-                    if low < first or (low == first and high < second):
-                        first, second, found = low, high, j
-            edges[graph, step, 0] = first
-            edges[graph, step, 1] = second
-            new = partner[0] * 0 + found
-
-
-def _measure(points: FloatArray, edges: IntArray, lengths: FloatArray) -> None:
-    for cloud in range(len(edges)):
-        for edge in range(edges.shape[1]):
-            i, j = edges[cloud, edge]
-            squared = np.float64(0)
-            for axis in range(points.shape[2]):
-                side = np.float64(points[cloud, j, axis]) - np.float64(points[cloud, i, axis])
-                squared += side * side
-            lengths[cloud, edge] = np.sqrt(squared)
-            if squared < 1e-280 or squared > 1e280:
-                # Dividing by the longest side first keeps squares from overflowing and vanishing.
-                longest = np.abs(points[cloud, j] - points[cloud, i]).max()
-                if longest > 0:
-                    scaled = (points[cloud, j] - points[cloud, i]) / longest
-                    lengths[cloud, edge] = longest * np.sqrt((scaled * scaled).sum())
-
-
-def _pull(
-    points: FloatArray, edges: IntArray, lengths: FloatArray, gradient: FloatArray, pulled: FloatArray
-) -> None:
-    pulled[:] = 0
-    for cloud in range(len(edges)):
-        for edge in range(edges.shape[1]):
-            i, j = edges[cloud, edge]
-            if lengths[cloud, edge] > 0:
-                for axis in range(points.shape[2]):
-                    unit = (points[cloud, j, axis] - points[cloud, i, axis]) / lengths[cloud, edge]
-                    pulled[cloud, j, axis] += gradient[cloud, edge] * unit
-                    pulled[cloud, i, axis] -= gradient[cloud, edge] * unit

@@ -20,7 +20,7 @@ from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
 
 from topokd_lib.errors import InvalidPoints
-from topokd_lib.topology.prim import compiled, prim
+from topokd_lib.topology.prim import compiled, infinite_bits, prim
 
 __all__ = ["check_axes", "check_points", "edge_lengths", "h0_deaths", "minimum_spanning_tree", "mst_edges"]
 
@@ -106,7 +106,7 @@ class _EdgeLengths(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, points: Tensor, edges: Tensor) -> Tensor:
         lengths = points.new_empty(edges.shape[:2])
-        compiled().measure(_array(points), _array(edges), lengths.numpy())  # type: ignore[union-attr]
+        compiled().measure_edges(_array(points), _array(edges), lengths.numpy())  # type: ignore[union-attr]
         ctx.save_for_backward(points, edges, lengths)
         return lengths
 
@@ -118,7 +118,7 @@ class _EdgeLengths(torch.autograd.Function):
             return torch.autograd.grad(again, points, gradient, create_graph=True)[0], None
         pulled = torch.empty_like(points, memory_format=torch.contiguous_format)
         arrays = map(_array, (points, edges, lengths, gradient, pulled))
-        compiled().pull(*arrays)  # type: ignore[union-attr]
+        compiled().pull_ends(*arrays)  # type: ignore[union-attr]
         return pulled, None
 
 
@@ -257,36 +257,47 @@ def _trees(points: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     centred, products = (torch.empty(size, count, width, dtype=dtype).numpy() for width in (dim, count))
     for part in points.split(size):
         clouds = _array(part.detach().to("cpu", dtype))
-        edges, lengths, unsure = _tree_of_products(clouds, centred[: len(clouds)], products[: len(clouds)])
-        if unsure.any():
+        edges, lengths, precise = _trees_of_products(clouds, centred[: len(clouds)], products[: len(clouds)])
+        if not precise.all():
             check_points(points)
-            edges[unsure], lengths[unsure] = _careful_tree(clouds[unsure])
+            edges[~precise], lengths[~precise] = _careful_trees(clouds[~precise])
         yield part, torch.from_numpy(edges).to(points.device), torch.from_numpy(lengths).to(points.device)
 
 
-def _tree_of_products(
+def _trees_of_products(
     clouds: FloatArray, centred: FloatArray, products: FloatArray
 ) -> tuple[IntArray, FloatArray, npt.NDArray[np.bool_]]:
-    """Trees, their lengths, and where inner products may not have been precise enough to choose the tree.
+    """Trees, their lengths, and whether inner products were precise enough to choose the tree.
 
     The second and third array are room to work in: pages that are new cost more than what is done with them.
     """
+    close = _CLOSE[clouds.dtype]
+    loops = compiled()
     with np.errstate(over="ignore", invalid="ignore"):
-        np.subtract(clouds, clouds.mean(axis=1, keepdims=True), out=centred)
+        if loops:
+            loops.centre(clouds, centred)
+        else:
+            np.subtract(clouds, clouds.mean(axis=1, keepdims=True), out=centred)
         np.matmul(centred, centred.transpose(0, 2, 1), out=products)  # numpy computes one triangle only
-        norms = np.ascontiguousarray(np.einsum("bii->bi", products))
-        edges, lengths = _shortest_first(clouds, prim(products, norms, -2.0))
-        precise = lengths[:, :1] ** 2 > _CLOSE[clouds.dtype] * norms.max(axis=1, keepdims=True)
-    return edges, lengths, ~precise.all(axis=1)
+        if loops and clouds.shape[1] > 1:
+            edges = np.empty((len(clouds), clouds.shape[1] - 1, 2), dtype=np.int64)
+            lengths, precise = np.empty(edges.shape[:2], clouds.dtype), np.empty(len(clouds), dtype=np.bool_)
+            bits = infinite_bits(clouds.dtype)
+            loops.span_clouds(clouds, products, close, bits, edges, lengths, precise)
+        else:
+            norms = np.ascontiguousarray(np.einsum("bii->bi", products))
+            edges, lengths = _shortest_first(clouds, prim(products, norms, -2.0))
+            precise = (lengths[:, :1] ** 2 > close * norms.max(axis=1, keepdims=True)).all(axis=1)
+    return edges, lengths, precise
 
 
-def _careful_tree(clouds: FloatArray) -> tuple[IntArray, FloatArray]:
+def _careful_trees(clouds: FloatArray) -> tuple[IntArray, FloatArray]:
     """The same in float64 for clouds of any scale; from differences where products are not enough."""
     largest = np.abs(clouds).max(axis=(1, 2), keepdims=True)
     scaled = clouds.astype(np.float64) / np.maximum(largest, np.finfo(clouds.dtype).tiny)
     room = np.empty_like(scaled), np.empty((len(scaled), *scaled.shape[1:2] * 2))
-    edges, _, unsure = _tree_of_products(scaled, *room)
-    for cloud in np.flatnonzero(unsure):
+    edges, _, precise = _trees_of_products(scaled, *room)
+    for cloud in np.flatnonzero(~precise):
         distances = squareform(pdist(scaled[cloud], "sqeuclidean"))[None]
         edges[cloud] = prim(distances, np.zeros(distances.shape[:2]), 1.0)[0]
     return _shortest_first(clouds, edges)
