@@ -12,10 +12,18 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from topokd_lib.topology.prim import compiled
+
 if TYPE_CHECKING:
     from topokd_lib.topology.images import PersistenceImage
 
 __all__ = ["draw"]
+
+WEIGHTS = ("constant", "persistence", "tanh", "topkd")
+"""Compiled loops know weights by their number."""
+
+_FEW = 2**14
+"""Entries of both tables up to which a loop is faster than torch."""
 
 
 def draw(
@@ -25,10 +33,61 @@ def draw(
 
     All columns of a range of width 0 are the same: one is returned, and stands for all of them.
     """
+    entries = len(pairs) * pairs.shape[1] * sum(image.resolution)
+    plain = pairs.device.type == "cpu" and pairs.dtype in (torch.float32, torch.float64)
+    if entries <= _FEW and plain and compiled():
+        few: Tensor = _DrawingOfFew.apply(pairs, mask, image)
+        return few
     if pairs.requires_grad and torch.is_grad_enabled():
         picture: Tensor = _Drawing.apply(pairs, mask, image)
         return picture
     return _picture(image, pairs, mask)[0]
+
+
+class _DrawingOfFew(torch.autograd.Function):
+    """:func:`_picture` bar by bar, compiled: for few bars torch's operations cost more than what they do."""
+
+    @staticmethod
+    def forward(ctx: Any, pairs: Tensor, mask: Tensor, image: "PersistenceImage") -> Tensor:
+        ctx.save_for_backward(pairs, mask)
+        ctx.image = image
+        births, (rows, columns) = image.birth_range, image.resolution
+        picture = pairs.new_empty(len(pairs), rows, columns if births[0] < births[1] else 1)
+        arrays = _array(pairs), _array(mask)
+        compiled().draw_bars(*arrays, *_settings(image), picture.numpy())  # type: ignore[union-attr]
+        return picture
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        pairs, mask = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a derivative of this is wanted
+            return _differentiable_gradient(ctx.image, pairs, mask, gradient), None, None
+        pulled = torch.empty_like(pairs, memory_format=torch.contiguous_format)
+        arrays = _array(pairs), _array(mask)
+        compiled().pull_bars(  # type: ignore[union-attr]
+            *arrays, *_settings(ctx.image), _array(gradient), pulled.numpy()
+        )
+        return pulled, None, None
+
+
+def _array(tensor: Tensor) -> Any:
+    return tensor.detach().contiguous().numpy()
+
+
+def _settings(image: "PersistenceImage") -> tuple[Any, ...]:
+    births, persistences = (
+        tuple(map(float, limits)) for limits in (image.birth_range, image.persistence_range)
+    )
+    weight = WEIGHTS.index(image.weight)
+    return births, persistences, float(image.bandwidth), image.value == "mass", weight, float(image.scale)
+
+
+def _differentiable_gradient(
+    image: "PersistenceImage", pairs: Tensor, mask: Tensor, gradient: Tensor
+) -> Tensor:
+    picture = _picture(image, pairs, mask)[0]
+    found: Tensor = torch.autograd.grad(picture, pairs, gradient, create_graph=True)[0]
+    return found
 
 
 class _Drawing(torch.autograd.Function):
@@ -46,8 +105,7 @@ class _Drawing(torch.autograd.Function):
         pairs, mask, weights, along, across = ctx.saved_tensors
         image: PersistenceImage = ctx.image
         if torch.is_grad_enabled():  # a derivative of this is wanted
-            picture = _picture(image, pairs, mask)[0]
-            return torch.autograd.grad(picture, pairs, gradient, create_graph=True)[0], None, None
+            return _differentiable_gradient(image, pairs, mask, gradient), None, None
         births, persistence = pairs[..., 0], pairs[..., 1] - pairs[..., 0]
         seen = gradient.mT if across is None else across @ gradient.mT
         by_weight = (along * seen).sum(dim=2) * _factor(image)

@@ -117,7 +117,9 @@ class PersistenceImage:
         self._check(diagrams)
         shape = len(diagrams), *self.resolution
         parts = list(split(diagrams, _CHUNK // sum(self.resolution)))
-        if len(parts) == 1 or (diagrams.pairs.requires_grad and torch.is_grad_enabled()):
+        if len(parts) == 1:
+            return draw(self, *parts[0]).expand(shape).contiguous()
+        if diagrams.pairs.requires_grad and torch.is_grad_enabled():
             return torch.cat([draw(self, *part) for part in parts]).expand(shape).contiguous()
         images = diagrams.pairs.new_empty(shape)
         done = 0

@@ -1,9 +1,10 @@
-"""Loops over small graphs and clouds, which numba turns into machine code when they are first called.
+"""Loops over small graphs, clouds and diagrams, which numba turns into machine code at their first call.
 
 numba is optional; :func:`topokd_lib.topology.prim.compiled` says whether there is code to call. Results are
 written into arrays that the caller has made.
 """
 
+import math
 from collections.abc import Callable
 from inspect import unwrap
 from typing import Any
@@ -12,7 +13,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["centre", "measure_edges", "pull_ends", "span", "span_clouds"]
+__all__ = ["centre", "draw_bars", "measure_edges", "pull_bars", "pull_ends", "span", "span_clouds"]
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.int64]
@@ -162,3 +163,106 @@ def pull_ends(
                     unit = (points[cloud, j, axis] - points[cloud, i, axis]) / lengths[cloud, edge]
                     pulled[cloud, j, axis] += gradient[cloud, edge] * unit
                     pulled[cloud, i, axis] -= gradient[cloud, edge] * unit
+
+
+@machine_code
+def _weigh(weight: int, birth: float, persistence: float, found: FloatArray) -> None:
+    """A weight of ``drawing.WEIGHTS``, and its derivatives with respect to birth and persistence."""
+    found[0], found[1], found[2] = 1.0, 0.0, 0.0
+    if weight == 1:
+        found[0], found[2] = persistence, 1.0
+    elif weight > 1:
+        found[0] = 10 * math.tanh(persistence)
+        found[2] = 10 - found[0] ** 2 / 10
+        if weight == 3:
+            found[0] += 10 * math.log(100 * birth + 1)
+            found[1] = 1000 / (100 * birth + 1)
+
+
+@machine_code
+def _tabulate(
+    centre: float,
+    limits: tuple[float, float],
+    bandwidth: float,
+    mass: bool,
+    table: FloatArray,
+    slope: FloatArray,
+) -> None:
+    """The Gaussian density at points, or the mass in cells, and the derivative with respect to the centre."""
+    steps = len(table)
+    step = (limits[1] - limits[0]) / max(1, steps if mass else steps - 1)
+    for place in range(steps):
+        x = (limits[0] + place * step - centre) / bandwidth
+        density = math.exp(-x * x / 2) / (bandwidth * math.sqrt(2 * math.pi))
+        table[place], slope[place] = density, density * x / bandwidth
+        if mass:
+            y = x + step / bandwidth
+            after = math.exp(-y * y / 2) / (bandwidth * math.sqrt(2 * math.pi))
+            table[place] = (math.erf(y / math.sqrt(2)) - math.erf(x / math.sqrt(2))) / 2
+            slope[place] = density - after
+
+
+@machine_code
+def draw_bars(
+    pairs: FloatArray,
+    mask: npt.NDArray[np.bool_],
+    births: tuple[float, float],
+    persistences: tuple[float, float],
+    bandwidth: float,
+    mass: bool,
+    weight: int,
+    scale: float,
+    picture: FloatArray,
+) -> None:
+    """Persistence images, bar by bar: see :class:`~topokd_lib.topology.images.PersistenceImage`."""
+    along, across = np.empty((2, picture.shape[1])), np.empty((2, picture.shape[2]))
+    found = np.empty(3)
+    picture[:] = 0
+    for diagram, bar in np.argwhere(mask):
+        birth = np.float64(pairs[diagram, bar, 0])
+        persistence = np.float64(pairs[diagram, bar, 1]) - birth
+        _weigh(weight, birth, persistence, found)
+        _tabulate(persistence, persistences, bandwidth, mass, along[0], along[1])
+        _tabulate(birth, births, bandwidth, mass, across[0], across[1])
+        for row in range(picture.shape[1]):
+            amount = found[0] * along[0, row] / scale
+            for column in range(picture.shape[2]):
+                picture[diagram, row, column] += amount * across[0, column]
+
+
+@machine_code
+def pull_bars(
+    pairs: FloatArray,
+    mask: npt.NDArray[np.bool_],
+    births: tuple[float, float],
+    persistences: tuple[float, float],
+    bandwidth: float,
+    mass: bool,
+    weight: int,
+    scale: float,
+    gradient: FloatArray,
+    pulled: FloatArray,
+) -> None:
+    """Gradient with respect to births and deaths, from that with respect to the pixels."""
+    along, across = np.empty((2, gradient.shape[1])), np.empty((2, gradient.shape[2]))
+    found = np.empty(3)
+    pulled[:] = 0
+    for diagram, bar in np.argwhere(mask):
+        birth = np.float64(pairs[diagram, bar, 0])
+        persistence = np.float64(pairs[diagram, bar, 1]) - birth
+        _weigh(weight, birth, persistence, found)
+        _tabulate(persistence, persistences, bandwidth, mass, along[0], along[1])
+        _tabulate(birth, births, bandwidth, mass, across[0], across[1])
+        by_weight, by_birth, by_persistence = 0.0, 0.0, 0.0
+        for row in range(gradient.shape[1]):
+            level, tilt = 0.0, 0.0
+            for column in range(gradient.shape[2]):
+                level += gradient[diagram, row, column] * across[0, column]
+                tilt += gradient[diagram, row, column] * across[1, column]
+            by_weight += level * along[0, row]
+            by_persistence += level * along[1, row]
+            by_birth += tilt * along[0, row]
+        by_persistence = found[0] * by_persistence + found[2] * by_weight
+        by_birth = found[0] * by_birth + found[1] * by_weight
+        pulled[diagram, bar, 0] = (by_birth - by_persistence) / scale
+        pulled[diagram, bar, 1] = by_persistence / scale

@@ -241,12 +241,11 @@ def h0_deaths(points: Float[Tensor, "batch points dim"]) -> Float[Tensor, "batch
         tensor([[3., 4.]])
     """
     check_axes(points)
-    return torch.cat(
-        [
-            edge_lengths(part, edges) if part.requires_grad else lengths
-            for part, edges, lengths in _trees(points)
-        ]
-    )
+    deaths = [
+        edge_lengths(part, edges) if part.requires_grad else lengths
+        for part, edges, lengths in _trees(points)
+    ]
+    return torch.cat(deaths) if len(deaths) > 1 else deaths[0]
 
 
 def _trees(points: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -255,7 +254,7 @@ def _trees(points: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     size = max(1, min(len(points), _CHUNK // (count * max(count, dim))))
     dtype = torch.float64 if points.dtype == torch.float64 else torch.float32
     centred, products = (torch.empty(size, count, width, dtype=dtype).numpy() for width in (dim, count))
-    for part in points.split(size):
+    for part in points.split(size) if len(points) > size else (points,):
         clouds = _array(part.detach().to("cpu", dtype))
         edges, lengths, precise = _trees_of_products(clouds, centred[: len(clouds)], products[: len(clouds)])
         if not precise.all():
