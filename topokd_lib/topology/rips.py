@@ -14,6 +14,7 @@ Reference:
 """
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import numpy as np
@@ -47,7 +48,7 @@ def rips_diagrams(
     points: Float[Tensor, "batch points dim"],
     *,
     dimensions: Sequence[int] = (0,),
-    engine: Literal["auto", "mst", "gudhi"] = "auto",
+    engine: Literal["auto", "mst", "gudhi", "giotto-ph"] = "auto",
     essential: Literal["drop", "keep"] = "drop",
     max_edge_length: float | None = None,
 ) -> tuple[PersistenceDiagrams, ...]:
@@ -60,15 +61,19 @@ def rips_diagrams(
     Args:
         points: Clouds of one size. Gradients flow back to them with every engine and in every dimension.
         dimensions: Homology dimensions, in the order in which they are returned.
-        engine: ``"mst"``: a minimum spanning tree, dimension 0 only, much the fastest.
-            ``"gudhi"``: the simplex tree, any dimension; its cost grows with the number of simplices,
-            ``points ** (dimension + 2)``. ``"auto"``: the first for dimension 0 alone, else the second.
+        engine: What finds the edges. ``"mst"``: a minimum spanning tree, dimension 0 only, much the fastest.
+            ``"gudhi"``: any dimension; its cost grows quickly with gradient, where it has to build all
+            simplices, ``points ** (dimension + 2)`` of them, and slowly without. ``"giotto-ph"``: any
+            dimension; chooses in float32, so that of edges that differ by roundings it may take the other
+            one. ``"auto"``: the tree in dimension 0; above, giotto-ph if a gradient is wanted and it is
+            installed, else gudhi.
         essential: What to do with bars that never die: ``"drop"`` them, or ``"keep"`` them with the death
             infinity. In dimension 0 there is one for each connected component at the end.
         max_edge_length: Edges longer than this never enter; ``None``: all do.
 
     Raises:
         InvalidPoints: See :func:`check_points`.
+        ImportError: If the engine is not installed.
         ValueError: If the dimensions, the engine or the longest edge make no sense together.
 
     Differs from:
@@ -87,10 +92,16 @@ def rips_diagrams(
     """
     check_axes(points)
     _check_options(dimensions, engine, essential, max_edge_length)
-    if engine == "auto":
-        engine = "mst" if set(dimensions) == {0} else "gudhi"
     limit = np.inf if max_edge_length is None else max_edge_length
-    return ENGINES[engine](points, dimensions, limit, essential == "keep")
+    keep = essential == "keep"
+    if engine != "auto":
+        return ENGINES[engine](points, dimensions, limit, keep)
+    found = {0: _spanning_tree(points, (0,), limit, keep)[0]} if 0 in dimensions else {}
+    if above := [dimension for dimension in dimensions if dimension > 0]:
+        differentiable = points.requires_grad and torch.is_grad_enabled()
+        run = _giotto_ph if differentiable and find_spec("gph") else _gudhi
+        found |= zip(above, run(points, above, limit, keep), strict=True)
+    return tuple(found[dimension] for dimension in dimensions)
 
 
 def _spanning_tree(
@@ -112,9 +123,44 @@ def _spanning_tree(
 def _gudhi(
     points: Tensor, dimensions: Sequence[int], limit: float, keep: bool
 ) -> tuple[PersistenceDiagrams, ...]:
+    if points.requires_grad and torch.is_grad_enabled():
+        return _measured(points, _critical_edges, dimensions, limit, keep)
+    from gudhi.sklearn import RipsPersistence
+
+    check_points(points)
+    clouds = list(points.detach().cpu().double().numpy())
+    ripser = RipsPersistence(homology_dimensions=list(dimensions), threshold=limit)
+    dtype = torch.float64 if points.dtype == torch.float64 else torch.float32
+    diagrams = []
+    for dimension, bars in zip(dimensions, zip(*ripser.fit_transform(clouds), strict=True), strict=True):
+        pairs = pad_sequence([torch.from_numpy(array) for array in bars], batch_first=True)
+        births, deaths = pairs.to(points.device, dtype).unbind(2)
+        diagrams.append(finish(births, deaths, dimension, keep=keep))
+    return tuple(diagrams)
+
+
+def _giotto_ph(
+    points: Tensor, dimensions: Sequence[int], limit: float, keep: bool
+) -> tuple[PersistenceDiagrams, ...]:
+    if not find_spec("gph"):
+        raise ImportError(
+            "the engine 'giotto-ph' is not installed: pip install 'topokd-lib[giotto]' (Python before 3.13); "
+            "engine='gudhi' computes the same"
+        )
+    return _measured(points, _generators, dimensions, limit, keep)
+
+
+def _measured(
+    points: Tensor,
+    critical_edges: Callable[[npt.NDArray[np.float64], int, float], list[Edges]],
+    dimensions: Sequence[int],
+    limit: float,
+    keep: bool,
+) -> tuple[PersistenceDiagrams, ...]:
+    """Diagrams with gradient, from an engine that names the edges with which bars begin and end."""
     check_points(points)
     top = max(dimensions)
-    bars = [_critical_edges(cloud, top, limit) for cloud in points.detach().cpu().double().numpy()]
+    bars = [critical_edges(_distances(cloud), top, limit) for cloud in points.detach().cpu().double().numpy()]
     diagrams = []
     for dimension in dimensions:
         edges = pad_sequence(
@@ -127,7 +173,12 @@ def _gudhi(
     return tuple(diagrams)
 
 
-def _critical_edges(points: npt.NDArray[np.float64], top: int, limit: float) -> list[Edges]:
+def _distances(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    distances: npt.NDArray[np.float64] = squareform(pdist(points - points.mean(axis=0)))
+    return distances
+
+
+def _critical_edges(lengths: npt.NDArray[np.float64], top: int, limit: float) -> list[Edges]:
     """Per dimension one row per bar: the two ends of the edge it is born with and of the one it dies with.
 
     A bar of dimension 0 is born with a vertex, written as an edge from it to itself. An essential bar
@@ -135,7 +186,6 @@ def _critical_edges(points: npt.NDArray[np.float64], top: int, limit: float) -> 
     """
     from gudhi import SimplexTree
 
-    lengths = squareform(pdist(points - points.mean(axis=0)))
     # From the enclosing radius on one vertex is joined to all others: a cone, where nothing changes.
     limit = min(limit, lengths.max(axis=1).min())
     tree = SimplexTree.create_from_array(lengths, max_filtration=limit)
@@ -151,6 +201,22 @@ def _critical_edges(points: npt.NDArray[np.float64], top: int, limit: float) -> 
     return bars
 
 
+def _generators(lengths: npt.NDArray[np.float64], top: int, limit: float) -> list[Edges]:
+    """The same from giotto-ph."""
+    from gph import ripser_parallel
+
+    found = ripser_parallel(
+        lengths, maxdim=top, thresh=limit, coeff=11, metric="precomputed", return_generators=True, n_threads=1
+    )
+    joins, regular, components, essential = found["gens"]
+    bars = [np.concatenate([_rows(joins[:, [0, 0, 1, 2]]), _immortal(np.stack([components] * 2, axis=1))])]
+    bars += [
+        np.concatenate([_rows(finite), _immortal(endless)])
+        for finite, endless in zip(regular, essential, strict=True)
+    ]
+    return bars
+
+
 def _rows(edges: npt.NDArray[Any]) -> Edges:
     return edges.reshape(-1, 4).astype(np.int64)
 
@@ -160,7 +226,7 @@ def _immortal(births: npt.NDArray[Any]) -> Edges:
     return np.concatenate([births, np.full_like(births, -1)], axis=1)
 
 
-ENGINES: dict[str, Engine] = {"mst": _spanning_tree, "gudhi": _gudhi}
+ENGINES: dict[str, Engine] = {"mst": _spanning_tree, "gudhi": _gudhi, "giotto-ph": _giotto_ph}
 
 
 def _check_options(
