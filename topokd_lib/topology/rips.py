@@ -56,7 +56,7 @@ def rips_diagrams(
 
     Values are edge lengths (ε = 2r). Bars of length 0 are left out, as all libraries do: a duplicate of a
     point adds no bar. All points are born at 0, so ``m`` distinct points give ``m - 1`` finite bars in
-    dimension 0.
+    dimension 0. Bars come in the order of their deaths, then of their births.
 
     Args:
         points: Clouds of one size. Gradients flow back to them with every engine and in every dimension.
@@ -133,7 +133,8 @@ def _gudhi(
     dtype = torch.float64 if points.dtype == torch.float64 else torch.float32
     diagrams = []
     for dimension, bars in zip(dimensions, zip(*ripser.fit_transform(clouds), strict=True), strict=True):
-        pairs = pad_sequence([torch.from_numpy(array) for array in bars], batch_first=True)
+        ordered = [array[np.lexsort(array.T)] for array in bars]
+        pairs = pad_sequence([torch.from_numpy(array) for array in ordered], batch_first=True)
         births, deaths = pairs.to(points.device, dtype).unbind(2)
         diagrams.append(finish(births, deaths, dimension, keep=keep))
     return tuple(diagrams)
@@ -160,7 +161,11 @@ def _measured(
     """Diagrams with gradient, from an engine that names the edges with which bars begin and end."""
     check_points(points)
     top = max(dimensions)
-    bars = [critical_edges(_distances(cloud), top, limit) for cloud in points.detach().cpu().double().numpy()]
+    bars = []
+    for cloud in points.detach().cpu().double().numpy():
+        lengths = squareform(pdist(cloud - cloud.mean(axis=0)))
+        found = critical_edges(lengths, top, limit)
+        bars.append([edges[_order(lengths, edges)] for edges in found])
     diagrams = []
     for dimension in dimensions:
         edges = pad_sequence(
@@ -173,9 +178,10 @@ def _measured(
     return tuple(diagrams)
 
 
-def _distances(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    distances: npt.NDArray[np.float64] = squareform(pdist(points - points.mean(axis=0)))
-    return distances
+def _order(lengths: npt.NDArray[np.float64], edges: Edges) -> npt.NDArray[np.int64]:
+    """By death, then by birth; essential bars last."""
+    births, deaths = lengths[edges[:, 0], edges[:, 1]], lengths[edges[:, 2], edges[:, 3]]
+    return np.lexsort((births, np.where(edges[:, 2] < 0, np.inf, deaths)))
 
 
 def _critical_edges(lengths: npt.NDArray[np.float64], top: int, limit: float) -> list[Edges]:
