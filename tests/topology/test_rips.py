@@ -156,7 +156,10 @@ def test_official_diagrams(group, engine, gradient, golden):
         offsets = values[f"{group}/h{dimension}_offsets"]
         for index, found in enumerate(diagrams.to_list()):
             expected = values[f"{group}/h{dimension}_points"][offsets[index] : offsets[index + 1]]
-            np.testing.assert_allclose(found.detach(), expected[np.isfinite(expected[:, 1])], rtol=1e-12)
+            expected = expected[np.isfinite(expected[:, 1])]
+            np.testing.assert_allclose(found[:, 1].detach(), expected[:, 1], rtol=1e-12)
+            # Bars that die together come in another order from gudhi.
+            np.testing.assert_allclose(in_order(found.detach()), in_order(expected), rtol=1e-12)
 
 
 @pytest.mark.parametrize(("edge", "bars"), [(0, 60), (1, 15), (2, 1), (3, 0), (4, 0)])
@@ -167,7 +170,7 @@ def test_official_diagrams_of_unusual_clouds(edge, bars, golden):
     assert h0.counts.tolist() == [bars]
     expected = values[f"edge{edge}/h0_points"]
     np.testing.assert_allclose(h0[0], expected[np.isfinite(expected[:, 1])], rtol=1e-12)
-    np.testing.assert_allclose(h1[0], values[f"edge{edge}/h1_points"], rtol=1e-12)
+    np.testing.assert_allclose(in_order(h1[0]), in_order(values[f"edge{edge}/h1_points"]), rtol=1e-12)
 
 
 # By hand

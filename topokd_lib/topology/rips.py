@@ -181,7 +181,8 @@ def _measured(
 def _order(lengths: npt.NDArray[np.float64], edges: Edges) -> npt.NDArray[np.int64]:
     """By death, then by birth; essential bars last."""
     births, deaths = lengths[edges[:, 0], edges[:, 1]], lengths[edges[:, 2], edges[:, 3]]
-    return np.lexsort((births, np.where(edges[:, 2] < 0, np.inf, deaths)))
+    order: npt.NDArray[np.int64] = np.lexsort((births, np.where(edges[:, 2] < 0, np.inf, deaths)))
+    return order
 
 
 def _critical_edges(lengths: npt.NDArray[np.float64], top: int, limit: float) -> list[Edges]:
