@@ -202,6 +202,8 @@ class PersistenceImage:
         20 × 20 values of the density; bandwidth from the 0.2-quantile of the first 200 bars; weight
         ``"topkd"``; ranges from minimum to maximum; divided by the largest pixel of the set. The official
         code does not keep these numbers, so its images cannot be made again; here they are the result.
+        Above dimension 0 bars may die together, and the first 200 are then those of gudhi's simplex tree only
+        if the diagrams come from there, through :meth:`PersistenceDiagrams.from_gudhi`.
 
         Raises:
             ValueError: As :meth:`fit`.
