@@ -23,7 +23,7 @@ MORE_SIZES = ((64, 512), (256, 64), (256, 512))
 
 
 def cases(quick: bool) -> Iterator[Case]:
-    """Diagrams alone, then with the 20 × 20 images: clouds of one minibatch, as wide as CIFAR networks' features."""
+    """Diagrams alone, then with the 20 × 20 images: minibatches of CIFAR networks' features."""
     sizes = SIZES if quick else SIZES + MORE_SIZES
     for points, dim in sizes:
         clouds = embeddings(128, points, dim)

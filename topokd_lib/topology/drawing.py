@@ -22,7 +22,7 @@ __all__ = ["draw"]
 WEIGHTS = ("constant", "persistence", "tanh", "topkd")
 """Compiled loops know weights by their number."""
 
-_FEW = 2**14
+_FEW = 2**13
 """Entries of both tables up to which a loop is faster than torch."""
 
 

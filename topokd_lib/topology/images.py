@@ -116,7 +116,9 @@ class PersistenceImage:
         """
         self._check(diagrams)
         shape = len(diagrams), *self.resolution
-        parts = list(split(diagrams, _CHUNK // sum(self.resolution)))
+        rows, columns = self.resolution
+        distinct = columns if self.birth_range[0] < self.birth_range[1] else 1
+        parts = list(split(diagrams, _CHUNK // (rows + distinct)))
         if len(parts) == 1:
             return draw(self, *parts[0]).expand(shape).contiguous()
         if diagrams.pairs.requires_grad and torch.is_grad_enabled():
