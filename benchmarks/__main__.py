@@ -17,8 +17,10 @@ if TYPE_CHECKING:  # the import reads the number of threads, which `main` sets f
     from benchmarks.measure import Timing
 
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-PACKAGES = """topokd-lib torch numpy scipy scikit-learn gudhi numba giotto-ph ripser persim cripser POT
-torchdistill""".split()
+PACKAGES = (
+    *("topokd-lib", "torch", "numpy", "scipy", "scikit-learn", "gudhi", "numba", "giotto-ph"),
+    *("ripser", "persim", "cripser", "POT", "torchdistill"),
+)
 
 
 def cpu_model() -> str:

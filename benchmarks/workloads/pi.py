@@ -17,7 +17,7 @@ from topokd_lib.topology.drawing import _picture
 TITLE = "Persistence image of a diagram, weight = persistence"
 
 
-def cases(_: bool) -> Iterator[Case]:
+def cases(quick: bool) -> Iterator[Case]:  # noqa: ARG001
     """A minibatch's 63 bars as TopKD draws them, and a larger diagram as RipsNet's tutorial does."""
     for bars, side in ((63, 20), (200, 50)):
         generator = torch.Generator().manual_seed(bars)

@@ -16,7 +16,7 @@ from topokd_lib.topology import PersistenceImage, RipsNet, h0_deaths, rips_diagr
 TITLE = "Topological loss of a minibatch of 64, forward and backward"
 
 
-def cases(_: bool) -> Iterator[Case]:
+def cases(quick: bool) -> Iterator[Case]:  # noqa: ARG001
     """Of ResNet-20's width and of ResNet-8x4's."""
     for dim in (64, 256):
         yield _case(dim)
