@@ -17,7 +17,10 @@ if TYPE_CHECKING:  # the import reads the number of threads, which `main` sets f
     from benchmarks.measure import Timing
 
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-PACKAGES = ("topokd-lib", "torch", "numpy", "scipy", "scikit-learn", "gudhi", "torchdistill")
+PACKAGES = (
+    *("topokd-lib", "torch", "numpy", "scipy", "scikit-learn", "gudhi", "numba", "giotto-ph"),
+    *("ripser", "persim", "cripser", "POT", "torchdistill"),
+)
 
 
 def cpu_model() -> str:
@@ -53,28 +56,29 @@ def installed(name: str) -> str | None:
 def row(timing: "Timing", ours: "Timing") -> str:
     """One line of the table."""
     if timing.missing:
-        return f"  {timing.name:36} {timing.missing}"
+        return f"  {timing.name:40} {timing.missing}"
     if not timing.agrees:
-        return f"  {timing.name:36} DISAGREES by {timing.difference:.1e}; not timed"
+        return f"  {timing.name:40} DISAGREES by {timing.difference:.1e}; not timed"
     ratio = f"{timing.median / ours.median:6.2f} ×" if ours.agrees else " " * 8
     busy = "  (busy machine)" if timing.slowdown > 1.3 else ""
     known = not math.isnan(timing.spread)  # fewer than four rounds have none
     spread = f"± {timing.spread:4.0%}" if known else f"{len(timing.cpu)} rounds"
-    return (
-        f"  {timing.name:36}{timing.median:9.4f} ms {ratio}   {spread}"
-        f"   differs by {timing.difference:.0e}{busy}"
-    )
+    agreement = "something else" if timing.difference is None else f"differs by {timing.difference:.0e}"
+    return f"  {timing.name:40}{timing.median:9.4f} ms {ratio}   {spread}   {agreement}{busy}"
 
 
 def main() -> None:
     """Run the workloads and print a table for each; exit with 1 if a contender disagrees."""
     parser = argparse.ArgumentParser(description="Time the library next to what one would use otherwise.")
-    parser.add_argument("--quick", action="store_true", help="the smallest size of each workload, in seconds")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="the sizes that matter most, in three minutes")
+    size.add_argument("--full", action="store_true", help="all sizes (the default)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="workloads to run")
-    parser.add_argument("--budget", type=float, default=60, metavar="S", help="seconds for all of it")
+    parser.add_argument("--budget", type=float, metavar="S", help="seconds for all of it")
     parser.add_argument("--rounds", type=int, default=11, help="samples of each contender")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every sample there")
     options = parser.parse_args()
+    budget = options.budget or (120 if options.quick else 600)
 
     os.environ.update(THREADS)  # read when the libraries are imported, so before the workloads are
     from benchmarks import workloads
@@ -88,12 +92,17 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    record = {"measured": time.strftime("%Y-%m-%d"), "surroundings": surroundings(), "cases": []}
+    record = {
+        "measured": time.strftime("%Y-%m-%d"),
+        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
+        "surroundings": surroundings(),
+        "cases": [],
+    }
     print(f"{record['surroundings']['cpu']}, one thread; median CPU time per item, ratio to ours")
     todo = [(module, case) for module in modules for case in module.cases(options.quick)]
     disagreed = False
     for module, case in todo:
-        timings = run_case(case, seconds=options.budget / len(todo), rounds=options.rounds)
+        timings = run_case(case, seconds=budget / len(todo), rounds=options.rounds)
         disagreed |= any(not timing.agrees and not timing.missing for timing in timings)
         print(f"\n{module.TITLE}: {case.name}", flush=True)
         for timing in timings:

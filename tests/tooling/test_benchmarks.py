@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.__main__ import row
 from benchmarks.measure import Case, Contender, Timing, disagreement, run_case
-from benchmarks.workloads import objectives
+from benchmarks.workloads import alpha, dist, h0, h1, objectives, pi, step
 from tools.environment import ROOT
 
 
@@ -23,6 +23,23 @@ def test_a_contender_that_disagrees_is_not_timed():
     assert (reference.agrees, wrong.agrees, ours.agrees) == (True, False, True)
     assert wrong.difference == pytest.approx(0.1)
     assert (len(reference.cpu), len(wrong.cpu), len(ours.cpu)) == (4, 0, 4)
+
+
+def test_what_computes_something_else_is_timed_and_not_compared():
+    other = Contender("other", lambda items: np.full((items, 7), 3.0), comparable=False)
+    timing = run_case(Case("size", (contender("ours", 1.0), other), 1e-3), seconds=0, rounds=3)[1]
+    assert (timing.difference, timing.agrees, len(timing.cpu)) == (None, True, 3)
+    assert "something else" in row(timing, timing)
+
+
+@pytest.mark.parametrize("workload", [alpha, dist, h0, h1, pi, step], ids=lambda module: module.__name__)
+def test_all_ways_to_compute_topology_agree(workload):
+    """The gate alone, without timing."""
+    for case in workload.cases(quick=True):
+        timings = run_case(case, seconds=0, rounds=0)
+        differences = {timing.name: timing.difference for timing in timings}
+        assert all(timing.agrees or timing.missing for timing in timings), (case.name, differences)
+        assert timings[-1].name.startswith("ours")
 
 
 def test_three_rounds_are_made_however_small_the_budget():
@@ -149,17 +166,18 @@ def test_an_unknown_workload_is_refused_with_the_known_ones():
     done = run("--only", "h7")
     assert done.returncode == 2
     assert "no workload h7" in done.stderr
-    assert "h0_image" in done.stderr
+    assert "known: alpha" in done.stderr
 
 
 @pytest.mark.slow
 def test_a_quick_run_agrees_with_the_official_route_and_records_where_it_ran(tmp_path):
-    done = run("--quick", "--rounds", "3", "--json", str(tmp_path / "bench.json"))
+    done = run("--quick", "--only", "h0", "step", "--rounds", "3", "--json", str(tmp_path / "bench.json"))
     assert done.returncode == 0, done.stdout + done.stderr
     record = json.loads((tmp_path / "bench.json").read_text())
     assert record["surroundings"]["threads"] == 1
     assert record["surroundings"]["cpu"]
     assert set(record["surroundings"]["versions"]) >= {"torch", "gudhi", "topokd-lib"}
-    (case,) = [case for case in record["cases"] if case["workload"].endswith("h0_image")]
-    assert len(case["contenders"]) == 3
-    assert all(entry["agrees"] and len(entry["cpu"]) == 3 for entry in case["contenders"])
+    assert {case["workload"].rsplit(".", 1)[1] for case in record["cases"]} == {"h0", "step"}
+    for case in record["cases"]:
+        timed = [entry for entry in case["contenders"] if not entry["missing"]]
+        assert all(entry["agrees"] and len(entry["cpu"]) == 3 for entry in timed), case["case"]

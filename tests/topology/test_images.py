@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from scipy.integrate import dblquad
 from scipy.stats import norm
 
-from topokd_lib.topology import PersistenceDiagrams, PersistenceImage, images, rips_diagrams, tgd_official
+from topokd_lib.topology import (
+    PersistenceDiagrams,
+    PersistenceImage,
+    drawing,
+    images,
+    rips_diagrams,
+    tgd_official,
+)
 
 WEIGHTS = {
     "constant": lambda b, p: 1.0,
@@ -39,11 +46,22 @@ def surface(x, y, bars, image):
     )
 
 
+@pytest.fixture(params=["loop", "torch", "without numba"])
+def route(request, monkeypatch):
+    """Few bars are drawn by a compiled loop, many by torch, and without numba all by torch."""
+    if request.param == "loop":
+        pytest.importorskip("numba", reason="numba is optional (extra: fast)")
+    elif request.param == "torch":
+        monkeypatch.setattr(drawing, "_FEW", 0)
+    else:
+        monkeypatch.setattr(drawing, "compiled", lambda: None)
+
+
 # Against other computations
 
 
 @pytest.mark.parametrize("weight", WEIGHTS)
-def test_density_is_the_surface_at_the_positions(weight):
+def test_density_is_the_surface_at_the_positions(weight, route):
     image = replace(PLAIN, weight=weight, scale=3.0)
     found = image(TWO)
     assert found.shape == (2, 5, 4)
@@ -55,7 +73,7 @@ def test_density_is_the_surface_at_the_positions(weight):
 
 
 @pytest.mark.parametrize("weight", WEIGHTS)
-def test_mass_is_the_integral_over_the_cells(weight):
+def test_mass_is_the_integral_over_the_cells(weight, route):
     image = replace(PLAIN, weight=weight, value="mass", resolution=(3, 2))
     found = image(TWO)
     x, y = np.linspace(0, 1, 3), np.linspace(0, 2, 4)
@@ -107,8 +125,11 @@ def test_official_images(group, golden):
     values = golden("topkd/pd_pi_A")
     points = torch.from_numpy(values[f"{group}/X"]).double()
     for dimension, diagrams in enumerate(rips_diagrams(points, dimensions=(0, 1))):
-        image = PersistenceImage.topkd_official(diagrams)
         key = f"{group}/h{dimension}"
+        # The bandwidth depends on the order in which gudhi's simplex tree lists bars that die together.
+        bars = [values[f"{key}_points"][a:b] for a, b in pairwise(values[f"{key}_offsets"])]
+        listed = PersistenceDiagrams.from_gudhi(bars, dimension, infinite="drop")
+        image = PersistenceImage.topkd_official(listed)
         np.testing.assert_allclose(image.bandwidth, values[f"{key}_sigma"], rtol=1e-9)
         np.testing.assert_allclose(
             [*image.birth_range, *image.persistence_range], values[f"{key}_im_range"], rtol=1e-9
@@ -221,15 +242,47 @@ def test_fit_depends_on_the_seed_only_and_not_on_padding():
     assert fits[0].bandwidth != fits[2].bandwidth
 
 
+@pytest.mark.parametrize("birth_range", [(0.0, 1.0), (0.1, 0.1)])
 @pytest.mark.parametrize("weight", WEIGHTS)
 @pytest.mark.parametrize("value", ["density", "mass"])
-def test_gradient_with_respect_to_the_bars(weight, value):
-    image = replace(PLAIN, weight=weight, value=value)
+def test_gradient_with_respect_to_the_bars(route, weight, value, birth_range):
+    if value == "mass" and birth_range[0] == birth_range[1]:
+        birth_range = (0.0, 0.5)
+    image = replace(PLAIN, weight=weight, value=value, birth_range=birth_range)
 
     def pixels(pairs):
         return image(replace(TWO, pairs=pairs))
 
-    assert torch.autograd.gradcheck(pixels, TWO.pairs.clone().requires_grad_())
+    pairs = TWO.pairs.clone().requires_grad_()
+    assert torch.autograd.gradcheck(pixels, pairs)
+    assert torch.autograd.gradgradcheck(pixels, pairs)
+
+
+def test_gradient_where_nothing_depends_on_births(route):
+    image = replace(PLAIN, weight="topkd", birth_range=(0.0, 0.0))
+    pairs = TWO.pairs.clone()
+    pairs[..., 0] = 0
+    deaths = pairs[..., 1].clone().requires_grad_()
+
+    def pixels(deaths):
+        return image(replace(TWO, pairs=torch.stack([torch.zeros_like(deaths), deaths], dim=2)))
+
+    assert torch.autograd.gradcheck(pixels, deaths)
+
+
+@pytest.mark.parametrize("weight", WEIGHTS)
+@pytest.mark.parametrize("value", ["density", "mass"])
+def test_all_ways_to_draw_give_the_same(weight, value, monkeypatch):
+    image = replace(PLAIN, weight=weight, value=value, scale=2.0)
+    pictures = []
+    for few in (2**14, 0):
+        monkeypatch.setattr(drawing, "_FEW", few)
+        pairs = TWO.pairs.clone().requires_grad_()
+        picture = image(replace(TWO, pairs=pairs))
+        (picture * torch.arange(20.0).reshape(5, 4)).sum().backward()
+        pictures += [image(TWO), picture.detach(), pairs.grad]
+    for one, other in zip(pictures[:3], pictures[3:], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
 
 
 def test_gradient_from_points_to_image():

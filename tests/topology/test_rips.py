@@ -2,6 +2,8 @@
 
 import inspect
 import tracemalloc
+from dataclasses import replace
+from importlib.util import find_spec
 
 import gudhi
 import numpy as np
@@ -20,11 +22,21 @@ from topokd_lib.topology import (
     edge_lengths,
     h0_deaths,
     minimum_spanning_tree,
+    rips,
     rips_diagrams,
     spanning_tree,
 )
 
+GIOTTO = pytest.mark.skipif(find_spec("gph") is None, reason="giotto-ph is optional (extra: giotto)")
 SQUARE = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]])
+
+# Every way through the engines that know all dimensions: they work differently when a gradient is wanted.
+ROUTES = [
+    ("gudhi", False),
+    ("gudhi", True),
+    pytest.param("giotto-ph", False, marks=GIOTTO),
+    pytest.param("giotto-ph", True, marks=GIOTTO),
+]
 quick = settings(deadline=None, max_examples=40)
 
 
@@ -79,40 +91,75 @@ def test_deaths_are_the_heights_of_single_linkage(points):
         np.testing.assert_allclose(deaths / scale, single_linkage(cloud / scale), rtol=1e-9, atol=1e-12)
 
 
-@given(grid_clouds(max_points=9))
-@quick
-def test_engines_agree_with_each_other_and_with_the_full_complex(points):
-    (tree,) = rips_diagrams(points, engine="mst")
-    full = rips_diagrams(points, dimensions=(0, 1, 2), engine="gudhi")
-    for index, cloud in enumerate(points):
-        np.testing.assert_allclose(in_order(tree[index]), in_order(full[0][index]), atol=1e-12)
-        for dimension in (0, 1, 2):
-            found, expected = full[dimension][index], gudhi_diagram(cloud, dimension)
-            np.testing.assert_allclose(in_order(found), in_order(expected), atol=1e-12)
+def above(points, engine, gradient, **options):
+    """Diagrams of an engine that knows all dimensions, by the route with or without gradient."""
+    points = points.clone().requires_grad_(gradient)
+    return [
+        replace(d, pairs=d.pairs.detach())
+        for d in rips_diagrams(points, dimensions=(0, 1, 2), engine=engine, **options)
+    ]
 
 
-@given(grid_clouds(max_points=9), st.floats(0.01, 8))
-@quick
-def test_engines_agree_when_long_edges_are_cut(points, longest):
-    options = {"max_edge_length": longest, "essential": "keep"}
-    (tree,) = rips_diagrams(points, engine="mst", **options)
-    (full,) = rips_diagrams(points, engine="gudhi", **options)
-    assert tree.dimension == full.dimension == 0
-    for one, other in zip(tree.to_list(), full.to_list(), strict=True):
-        np.testing.assert_allclose(in_order(one), in_order(other), atol=1e-12)
+@pytest.mark.parametrize(("engine", "gradient"), ROUTES)
+def test_engines_agree_with_each_other_and_with_the_full_complex(engine, gradient):
+    @given(grid_clouds(max_points=9))
+    @quick
+    def check(points):
+        (tree,) = rips_diagrams(points, engine="mst")
+        full = above(points, engine, gradient)
+        for index, cloud in enumerate(points):
+            np.testing.assert_allclose(in_order(tree[index]), in_order(full[0][index]), atol=1e-12)
+            for dimension in (0, 1, 2):
+                found, expected = full[dimension][index], gudhi_diagram(cloud, dimension)
+                np.testing.assert_allclose(in_order(found), in_order(expected), atol=1e-12)
+
+    check()
 
 
-@pytest.mark.parametrize("engine", ["mst", "gudhi"])
+@pytest.mark.parametrize(("engine", "gradient"), ROUTES)
+def test_engines_agree_when_long_edges_are_cut(engine, gradient):
+    @given(grid_clouds(max_points=9), st.floats(0.01, 8))
+    @quick
+    def check(points, longest):
+        options = {"max_edge_length": longest, "essential": "keep"}
+        (tree,) = rips_diagrams(points, engine="mst", **options)
+        full = above(points, engine, gradient, **options)
+        assert tree.dimension == full[0].dimension == 0
+        for one, other in zip(tree.to_list(), full[0].to_list(), strict=True):
+            np.testing.assert_allclose(in_order(one), in_order(other), atol=1e-12)
+        (expected,) = rips_diagrams(
+            points.clone().requires_grad_(), dimensions=(1,), engine="gudhi", **options
+        )
+        for one, other in zip(full[1].to_list(), expected.to_list(), strict=True):
+            np.testing.assert_allclose(in_order(one), in_order(other.detach()), atol=1e-12)
+
+    check()
+
+
+@pytest.mark.parametrize(("engine", "gradient"), ROUTES)
+def test_engines_agree_on_embeddings_in_float32(engine, gradient):
+    points = torch.randn(3, 40, 24).relu() + 100
+    found = above(points, engine, gradient)
+    for index, cloud in enumerate(points.double()):
+        for dimension in (0, 1):
+            expected = gudhi_diagram(cloud, dimension)
+            np.testing.assert_allclose(in_order(found[dimension][index]), in_order(expected), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("engine", "gradient"), [("mst", False), *ROUTES])
 @pytest.mark.parametrize("group", ["normal_64x64", "normal_64x128", "structured_64x64", "structured_64x128"])
-def test_official_diagrams(group, engine, golden):
+def test_official_diagrams(group, engine, gradient, golden):
     values = golden("topkd/pd_pi_A")
-    points = torch.from_numpy(values[f"{group}/X"]).double()
+    points = torch.from_numpy(values[f"{group}/X"]).double().requires_grad_(gradient)
     dimensions = (0,) if engine == "mst" else (0, 1)
     for dimension, diagrams in enumerate(rips_diagrams(points, dimensions=dimensions, engine=engine)):
         offsets = values[f"{group}/h{dimension}_offsets"]
         for index, found in enumerate(diagrams.to_list()):
             expected = values[f"{group}/h{dimension}_points"][offsets[index] : offsets[index + 1]]
-            np.testing.assert_allclose(found, expected[np.isfinite(expected[:, 1])], rtol=1e-12)
+            expected = expected[np.isfinite(expected[:, 1])]
+            np.testing.assert_allclose(found[:, 1].detach(), expected[:, 1], rtol=1e-12)
+            # Bars that die together come in another order from gudhi.
+            np.testing.assert_allclose(in_order(found.detach()), in_order(expected), rtol=1e-12)
 
 
 @pytest.mark.parametrize(("edge", "bars"), [(0, 60), (1, 15), (2, 1), (3, 0), (4, 0)])
@@ -123,7 +170,7 @@ def test_official_diagrams_of_unusual_clouds(edge, bars, golden):
     assert h0.counts.tolist() == [bars]
     expected = values[f"edge{edge}/h0_points"]
     np.testing.assert_allclose(h0[0], expected[np.isfinite(expected[:, 1])], rtol=1e-12)
-    np.testing.assert_allclose(h1[0], values[f"edge{edge}/h1_points"], rtol=1e-12)
+    np.testing.assert_allclose(in_order(h1[0]), in_order(values[f"edge{edge}/h1_points"]), rtol=1e-12)
 
 
 # By hand
@@ -176,6 +223,50 @@ def test_duplicates_add_no_bar(engine):
     assert diagrams.counts.tolist() == [1, 2]
     assert diagrams[0].tolist() == [[0, 3]]
     assert h0_deaths(points).tolist() == [[0, 3], [1, 2]]
+
+
+@pytest.mark.parametrize("engine", ["auto", "gudhi", pytest.param("giotto-ph", marks=GIOTTO)])
+def test_engines_of_all_dimensions_give_the_dimensions_asked_for(engine):
+    for dimensions in ((1,), (2, 0), (1, 0)):
+        found = rips_diagrams(SQUARE, dimensions=dimensions, engine=engine)
+        assert tuple(diagrams.dimension for diagrams in found) == dimensions
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_auto_takes_giotto_for_gradients_above_dimension_0_where_it_is(installed, monkeypatch):
+    called = []
+
+    def engine(name):
+        real = getattr(rips, name)
+        return lambda points, dimensions, *rest: (
+            called.append((name, tuple(dimensions))) or real(points, dimensions, *rest)
+        )
+
+    for name in ("_spanning_tree", "_gudhi"):
+        monkeypatch.setattr(rips, name, engine(name))
+    monkeypatch.setattr(
+        rips, "_giotto_ph", lambda *rest: called.append(("_giotto_ph", rest[1])) or rips._gudhi(*rest)
+    )
+    monkeypatch.setattr(rips, "find_spec", lambda name: installed or None)
+    points = SQUARE.clone().requires_grad_()
+    rips_diagrams(points)
+    rips_diagrams(points.detach(), dimensions=(1, 0))
+    assert called == [("_spanning_tree", (0,)), ("_spanning_tree", (0,)), ("_gudhi", (1,))]
+    called.clear()
+    with torch.no_grad():
+        rips_diagrams(points, dimensions=(1,))
+    assert called == [("_gudhi", (1,))]
+    called.clear()
+    rips_diagrams(points, dimensions=(1,))
+    assert called[0][0] == ("_giotto_ph" if installed else "_gudhi")
+
+
+def test_an_engine_that_is_not_installed_names_the_extra(monkeypatch):
+    monkeypatch.setattr(rips, "find_spec", lambda name: None)
+    with pytest.raises(
+        ImportError, match=r"giotto-ph.*topokd-lib\[giotto\].*engine='gudhi' computes the same"
+    ):
+        rips_diagrams(SQUARE, dimensions=(1,), engine="giotto-ph")
 
 
 def test_dimensions_come_in_the_order_asked_for():
@@ -296,11 +387,12 @@ def test_gradient_of_the_deaths_in_dimension_0():
     assert torch.autograd.gradgradcheck(h0_deaths, points)
 
 
-def test_gradient_of_births_and_deaths_in_dimension_1():
+@pytest.mark.parametrize("engine", ["gudhi", pytest.param("giotto-ph", marks=GIOTTO), "auto"])
+def test_gradient_of_births_and_deaths_in_dimension_1(engine):
     points = torch.stack([circle(9, 0.05, seed) for seed in (1, 2)]).requires_grad_()
 
     def pairs(points):
-        (loops,) = rips_diagrams(points, dimensions=(1,))
+        (loops,) = rips_diagrams(points, dimensions=(1,), engine=engine)
         assert loops.counts.tolist() == [1, 1]
         return loops.pairs
 
@@ -371,7 +463,7 @@ def test_coordinates_that_are_not_finite(value):
         ({"dimensions": (0, 0)}, "one or more different numbers"),
         ({"dimensions": (1,), "engine": "mst"}, "knows dimension 0 only, asked for .*engine='gudhi'"),
         ({"dimensions": (0, 1), "engine": "mst"}, "knows dimension 0 only"),
-        ({"engine": "gudi"}, "no engine 'gudi'. Did you mean 'gudhi'. Known: auto, mst, gudhi"),
+        ({"engine": "gudi"}, "no engine 'gudi'. Did you mean 'gudhi'. Known: auto, mst, gudhi, giotto-ph"),
         ({"essential": "ignore"}, "'drop' or 'keep', got 'ignore'"),
         ({"max_edge_length": -1.0}, "at least 0 or None, got -1.0"),
         ({"max_edge_length": np.nan}, "at least 0 or None, got nan"),

@@ -74,9 +74,12 @@ def finish(
     births: Float[Tensor, "batch bars"], deaths: Float[Tensor, "batch bars"], dimension: int, *, keep: bool
 ) -> PersistenceDiagrams:
     """Leave out what is no bar: length 0, padding, and essential bars unless they are kept."""
+    pairs = torch.stack([births, deaths], dim=2)
     mask = deaths > births
     if not keep:
-        mask &= deaths.isfinite()
+        mask &= deaths < torch.inf
+    if mask.all():
+        return PersistenceDiagrams(pairs, mask, dimension)
     used = mask.any(dim=0)
-    mask, pairs = mask[:, used], torch.stack([births, deaths], dim=2)[:, used]
+    mask, pairs = mask[:, used], pairs[:, used]
     return PersistenceDiagrams(torch.where(mask[..., None], pairs, 0.0), mask, dimension)

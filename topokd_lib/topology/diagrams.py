@@ -357,6 +357,9 @@ def _diagram(index: int, diagram: Any) -> Tensor:
 def split(diagrams: PersistenceDiagrams, bars: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs and masks of a few diagrams at a time: about ``bars`` rows, at least one diagram."""
     size = max(1, bars // max(1, diagrams.pairs.shape[1]))
+    if len(diagrams) <= size:
+        yield diagrams.pairs, diagrams.mask
+        return
     yield from zip(diagrams.pairs.split(size), diagrams.mask.split(size), strict=True)
 
 

@@ -1,27 +1,39 @@
-"""Prim's algorithm on many small complete graphs: compiled where numba is installed, else numpy.
+"""Prim's algorithm on many small graphs, and the lengths of edges: compiled where numba is installed.
 
-Both find the same tree, the only one that is shortest when equal edges count as longer the later they come in
-the order (i, j) of their ends, i < j. That order makes the tree independent of where Prim begins.
+numba is optional. Without it Prim's algorithm makes each step for all graphs at once, in numpy. Both find the
+same tree, the only one that is shortest when equal edges count as longer the later they come in the order
+(i, j) of their ends, i < j. That order makes the tree independent of where Prim begins.
 
 Reference:
     R. C. Prim. Shortest connection networks and some generalizations. 1957. [prim1957shortest]
 """
 
-from collections.abc import Callable
 from functools import cache
-from inspect import unwrap
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CHUNK", "prim", "prim_numpy"]
+__all__ = ["compiled", "infinite_bits", "prim", "prim_numpy"]
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.int64]
 
-CHUNK = 2**17
-"""Numbers in the matrices of one call: half a megabyte, which stays in the cache of a core."""
+
+@cache
+def compiled() -> ModuleType | None:
+    """:mod:`topokd_lib.topology.loops`, or None without numba. Nothing is compiled before it is called."""
+    try:
+        from topokd_lib.topology import loops
+    except ModuleNotFoundError:
+        return None
+    return loops
+
+
+def infinite_bits(dtype: np.dtype[Any]) -> Any:
+    """The bits of infinity, read as an integer of the size of the type."""
+    return np.array(np.inf, dtype=dtype).view(np.int32 if dtype == np.float32 else np.int64)[()]
 
 
 def prim(matrices: FloatArray, norms: FloatArray, factor: float) -> IntArray:
@@ -36,27 +48,12 @@ def prim(matrices: FloatArray, norms: FloatArray, factor: float) -> IntArray:
         norms: Shape (batch, points), of the same type.
         factor: See above.
     """
-    compiled = _compiled()
-    if compiled is None:
+    loops = compiled()
+    if loops is None:
         return prim_numpy(matrices, norms, factor)
     batch, points = norms.shape
     edges = np.empty((batch, points - 1, 2), dtype=np.int64)
-    integer = np.int32 if norms.dtype == np.float32 else np.int64
-    length, joined = np.empty((2, points), dtype=norms.dtype)
-    key, partner = np.empty((2, points), dtype=integer)
-    infinite = np.array(np.inf, dtype=norms.dtype).view(integer)[()]
-    compiled(
-        matrices,
-        norms,
-        norms.dtype.type(factor),
-        edges,
-        length,
-        length.view(integer),
-        joined,
-        key,
-        partner,
-        infinite,
-    )
+    loops.span(matrices, norms, norms.dtype.type(factor), infinite_bits(norms.dtype), edges)
     return edges
 
 
@@ -81,65 +78,3 @@ def prim_numpy(matrices: FloatArray, norms: FloatArray, factor: float) -> IntArr
         new = pair.argmin(axis=1)
         edges[:, step] = np.stack(divmod(pair[graphs, new], points), axis=1)
     return edges
-
-
-@cache
-def _compiled() -> Callable[..., None] | None:
-    try:
-        import numba
-    except ModuleNotFoundError:
-        return None
-    loops = unwrap(_loops)  # tests wrap every function, to check shapes
-    try:
-        compiled: Callable[..., None] = numba.njit(nogil=True, error_model="numpy", cache=True)(loops)
-    except RuntimeError:  # there is no folder for the cache
-        compiled = numba.njit(nogil=True, error_model="numpy")(loops)
-    return compiled
-
-
-def _loops(
-    matrices: FloatArray,
-    norms: FloatArray,
-    factor: float,
-    edges: IntArray,
-    length: FloatArray,
-    bits: IntArray,
-    joined: FloatArray,
-    key: IntArray,
-    partner: IntArray,
-    infinite: int,
-) -> None:
-    """For numba. ``bits`` views ``length``: numbers from 0 on are ordered as their bits read as integers are.
-
-    Integers have a minimum that compilers vectorise, and a whole row is faster than a list of open points.
-    """
-    batch, points = norms.shape
-    for graph in range(batch):
-        for j in range(points):
-            key[j] = infinite
-            joined[j] = 0
-            partner[j] = 0
-        new = partner[0]
-        for step in range(points - 1):
-            joined[new] = np.inf
-            key[new] = infinite
-            for j in range(points):
-                x = norms[graph, new] + norms[graph, j] + factor * matrices[graph, new, j]
-                length[j] = x if x > joined[j] else joined[j]
-            for j in range(points):
-                # Of two edges to j the one from the smaller point comes first in the order of pairs.
-                closer = (bits[j] < key[j]) | ((bits[j] == key[j]) & (new < partner[j]))
-                partner[j] = new if closer else partner[j]
-                key[j] = min(key[j], bits[j])
-            least = infinite
-            for j in range(points):
-                least = min(least, key[j])
-            first, second = points, points
-            for j in range(points):
-                if key[j] == least:
-                    low, high = min(partner[j], j), max(partner[j], j)
-                    if low < first or (low == first and high < second):
-                        first, second, found = low, high, j
-            edges[graph, step, 0] = first
-            edges[graph, step, 1] = second
-            new = partner[0] * 0 + found

@@ -14,6 +14,7 @@ Reference:
 """
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import numpy as np
@@ -27,7 +28,13 @@ from torch.nn.utils.rnn import pad_sequence
 from topokd_lib.errors import did_you_mean
 from topokd_lib.topology.critical import check_options, finish
 from topokd_lib.topology.diagrams import PersistenceDiagrams
-from topokd_lib.topology.spanning_tree import check_points, edge_lengths, h0_deaths, minimum_spanning_tree
+from topokd_lib.topology.spanning_tree import (
+    check_axes,
+    check_points,
+    edge_lengths,
+    h0_deaths,
+    minimum_spanning_tree,
+)
 
 __all__ = ["check_points", "h0_deaths", "minimum_spanning_tree", "rips_diagrams"]
 
@@ -41,7 +48,7 @@ def rips_diagrams(
     points: Float[Tensor, "batch points dim"],
     *,
     dimensions: Sequence[int] = (0,),
-    engine: Literal["auto", "mst", "gudhi"] = "auto",
+    engine: Literal["auto", "mst", "gudhi", "giotto-ph"] = "auto",
     essential: Literal["drop", "keep"] = "drop",
     max_edge_length: float | None = None,
 ) -> tuple[PersistenceDiagrams, ...]:
@@ -49,20 +56,24 @@ def rips_diagrams(
 
     Values are edge lengths (ε = 2r). Bars of length 0 are left out, as all libraries do: a duplicate of a
     point adds no bar. All points are born at 0, so ``m`` distinct points give ``m - 1`` finite bars in
-    dimension 0.
+    dimension 0. Bars come in the order of their deaths, then of their births.
 
     Args:
         points: Clouds of one size. Gradients flow back to them with every engine and in every dimension.
         dimensions: Homology dimensions, in the order in which they are returned.
-        engine: ``"mst"``: a minimum spanning tree, dimension 0 only, much the fastest.
-            ``"gudhi"``: the simplex tree, any dimension; its cost grows with the number of simplices,
-            ``points ** (dimension + 2)``. ``"auto"``: the first for dimension 0 alone, else the second.
+        engine: What finds the edges. ``"mst"``: a minimum spanning tree, dimension 0 only, much the fastest.
+            ``"gudhi"``: any dimension; its cost grows quickly with gradient, where it has to build all
+            simplices, ``points ** (dimension + 2)`` of them, and slowly without. ``"giotto-ph"``: any
+            dimension; chooses in float32, so that of edges that differ by roundings it may take the other
+            one. ``"auto"``: the tree in dimension 0; above, giotto-ph if a gradient is wanted and it is
+            installed, else gudhi.
         essential: What to do with bars that never die: ``"drop"`` them, or ``"keep"`` them with the death
             infinity. In dimension 0 there is one for each connected component at the end.
         max_edge_length: Edges longer than this never enter; ``None``: all do.
 
     Raises:
         InvalidPoints: See :func:`check_points`.
+        ImportError: If the engine is not installed.
         ValueError: If the dimensions, the engine or the longest edge make no sense together.
 
     Differs from:
@@ -79,12 +90,18 @@ def rips_diagrams(
         >>> h1[0]
         tensor([[1.0000, 1.4142]])
     """
-    check_points(points)
+    check_axes(points)
     _check_options(dimensions, engine, essential, max_edge_length)
-    if engine == "auto":
-        engine = "mst" if set(dimensions) == {0} else "gudhi"
     limit = np.inf if max_edge_length is None else max_edge_length
-    return ENGINES[engine](points, dimensions, limit, essential == "keep")
+    keep = essential == "keep"
+    if engine != "auto":
+        return ENGINES[engine](points, dimensions, limit, keep)
+    found = {0: _spanning_tree(points, (0,), limit, keep)[0]} if 0 in dimensions else {}
+    if above := [dimension for dimension in dimensions if dimension > 0]:
+        differentiable = points.requires_grad and torch.is_grad_enabled()
+        run = _giotto_ph if differentiable and find_spec("gph") else _gudhi
+        found |= zip(above, run(points, above, limit, keep), strict=True)
+    return tuple(found[dimension] for dimension in dimensions)
 
 
 def _spanning_tree(
@@ -96,7 +113,8 @@ def _spanning_tree(
             f"use engine='gudhi' or 'auto'"
         )
     deaths = h0_deaths(points)
-    deaths = torch.where(deaths > limit, torch.inf, deaths)
+    if limit < np.inf:
+        deaths = torch.where(deaths > limit, torch.inf, deaths)
     if keep:
         deaths = torch.cat([deaths, deaths.new_full((len(deaths), 1), torch.inf)], dim=1)
     return (finish(torch.zeros_like(deaths), deaths, 0, keep=keep),)
@@ -105,8 +123,49 @@ def _spanning_tree(
 def _gudhi(
     points: Tensor, dimensions: Sequence[int], limit: float, keep: bool
 ) -> tuple[PersistenceDiagrams, ...]:
+    if points.requires_grad and torch.is_grad_enabled():
+        return _measured(points, _critical_edges, dimensions, limit, keep)
+    from gudhi.sklearn import RipsPersistence
+
+    check_points(points)
+    clouds = list(points.detach().cpu().double().numpy())
+    ripser = RipsPersistence(homology_dimensions=list(dimensions), threshold=limit)
+    dtype = torch.float64 if points.dtype == torch.float64 else torch.float32
+    diagrams = []
+    for dimension, bars in zip(dimensions, zip(*ripser.fit_transform(clouds), strict=True), strict=True):
+        ordered = [array[np.lexsort(array.T)] for array in bars]
+        pairs = pad_sequence([torch.from_numpy(array) for array in ordered], batch_first=True)
+        births, deaths = pairs.to(points.device, dtype).unbind(2)
+        diagrams.append(finish(births, deaths, dimension, keep=keep))
+    return tuple(diagrams)
+
+
+def _giotto_ph(
+    points: Tensor, dimensions: Sequence[int], limit: float, keep: bool
+) -> tuple[PersistenceDiagrams, ...]:
+    if not find_spec("gph"):
+        raise ImportError(
+            "the engine 'giotto-ph' is not installed: pip install 'topokd-lib[giotto]' (Python before 3.13); "
+            "engine='gudhi' computes the same"
+        )
+    return _measured(points, _generators, dimensions, limit, keep)
+
+
+def _measured(
+    points: Tensor,
+    critical_edges: Callable[[npt.NDArray[np.float64], int, float], list[Edges]],
+    dimensions: Sequence[int],
+    limit: float,
+    keep: bool,
+) -> tuple[PersistenceDiagrams, ...]:
+    """Diagrams with gradient, from an engine that names the edges with which bars begin and end."""
+    check_points(points)
     top = max(dimensions)
-    bars = [_critical_edges(cloud, top, limit) for cloud in points.detach().cpu().double().numpy()]
+    bars = []
+    for cloud in points.detach().cpu().double().numpy():
+        lengths = squareform(pdist(cloud - cloud.mean(axis=0)))
+        found = critical_edges(lengths, top, limit)
+        bars.append([edges[_order(lengths, edges)] for edges in found])
     diagrams = []
     for dimension in dimensions:
         edges = pad_sequence(
@@ -119,7 +178,14 @@ def _gudhi(
     return tuple(diagrams)
 
 
-def _critical_edges(points: npt.NDArray[np.float64], top: int, limit: float) -> list[Edges]:
+def _order(lengths: npt.NDArray[np.float64], edges: Edges) -> npt.NDArray[np.int64]:
+    """By death, then by birth; essential bars last."""
+    births, deaths = lengths[edges[:, 0], edges[:, 1]], lengths[edges[:, 2], edges[:, 3]]
+    order: npt.NDArray[np.int64] = np.lexsort((births, np.where(edges[:, 2] < 0, np.inf, deaths)))
+    return order
+
+
+def _critical_edges(lengths: npt.NDArray[np.float64], top: int, limit: float) -> list[Edges]:
     """Per dimension one row per bar: the two ends of the edge it is born with and of the one it dies with.
 
     A bar of dimension 0 is born with a vertex, written as an edge from it to itself. An essential bar
@@ -127,7 +193,6 @@ def _critical_edges(points: npt.NDArray[np.float64], top: int, limit: float) -> 
     """
     from gudhi import SimplexTree
 
-    lengths = squareform(pdist(points - points.mean(axis=0)))
     # From the enclosing radius on one vertex is joined to all others: a cone, where nothing changes.
     limit = min(limit, lengths.max(axis=1).min())
     tree = SimplexTree.create_from_array(lengths, max_filtration=limit)
@@ -143,6 +208,22 @@ def _critical_edges(points: npt.NDArray[np.float64], top: int, limit: float) -> 
     return bars
 
 
+def _generators(lengths: npt.NDArray[np.float64], top: int, limit: float) -> list[Edges]:
+    """The same from giotto-ph."""
+    from gph import ripser_parallel
+
+    found = ripser_parallel(
+        lengths, maxdim=top, thresh=limit, coeff=11, metric="precomputed", return_generators=True, n_threads=1
+    )
+    joins, regular, components, essential = found["gens"]
+    bars = [np.concatenate([_rows(joins[:, [0, 0, 1, 2]]), _immortal(np.stack([components] * 2, axis=1))])]
+    bars += [
+        np.concatenate([_rows(finite), _immortal(endless)])
+        for finite, endless in zip(regular, essential, strict=True)
+    ]
+    return bars
+
+
 def _rows(edges: npt.NDArray[Any]) -> Edges:
     return edges.reshape(-1, 4).astype(np.int64)
 
@@ -152,7 +233,7 @@ def _immortal(births: npt.NDArray[Any]) -> Edges:
     return np.concatenate([births, np.full_like(births, -1)], axis=1)
 
 
-ENGINES: dict[str, Engine] = {"mst": _spanning_tree, "gudhi": _gudhi}
+ENGINES: dict[str, Engine] = {"mst": _spanning_tree, "gudhi": _gudhi, "giotto-ph": _giotto_ph}
 
 
 def _check_options(

@@ -1,11 +1,15 @@
 """The minimum spanning tree of a point cloud, whose edges are the deaths of its dimension 0.
 
+A tree is chosen on plain arrays, from inner products; the edges that were chosen are measured again, from
+differences of coordinates, with gradient.
+
 Reference:
     R. C. Prim. Shortest connection networks and some generalizations. 1957. [prim1957shortest]
     J. C. Gower, G. J. S. Ross. Minimum spanning trees and single linkage cluster analysis. 1969.
     [gower1969mst]
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,21 +20,22 @@ from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
 
 from topokd_lib.errors import InvalidPoints
-from topokd_lib.topology.prim import CHUNK, prim
+from topokd_lib.topology.prim import compiled, infinite_bits, prim
 
-__all__ = ["check_points", "edge_lengths", "h0_deaths", "minimum_spanning_tree", "mst_edges"]
+__all__ = ["check_axes", "check_points", "edge_lengths", "h0_deaths", "minimum_spanning_tree", "mst_edges"]
 
-FloatArray = npt.NDArray[np.float64]
+FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.int64]
+
+_CHUNK = 2**18
+"""Numbers held at a time, of which all passes over them stay in the cache of a core."""
 
 _ROUNDING = 1e-4
 """Triangles of a matrix that differ by less, relative to its largest distance, differ by roundings."""
 
-_CHUNK = 2**18
-"""Distances held at a time: 2 MB, so that memory does not grow with the batch."""
-
-_CLOSE = 1e-2
-"""Pairs closer than this share of the cloud's radius lose digits in the product formula."""
+_CLOSE = {np.dtype(np.float32): 1e-1, np.dtype(np.float64): 1e-4}
+"""If the closest two points are nearer than this, as squares relative to the cloud's radius, products lose
+the digits that tell distances apart: more than 1e-6 and 1e-11 of a distance."""
 
 
 def check_points(points: Tensor) -> None:
@@ -39,14 +44,7 @@ def check_points(points: Tensor) -> None:
     Raises:
         InvalidPoints: With the first cloud and point that are wrong, counted from 0.
     """
-    shape = tuple(points.shape)
-    if points.ndim != 3:
-        hint = "add a batch axis with points[None]" if points.ndim == 2 else "flatten the features of a point"
-        raise InvalidPoints(f"point clouds have the axes (batch, points, dim), got shape {shape}; {hint}")
-    if not points.is_floating_point():
-        raise InvalidPoints(f"points have real coordinates, got {points.dtype}; convert with points.float()")
-    if 0 in shape:
-        raise InvalidPoints(f"there is nothing in point clouds of shape {shape}: no axis may be 0")
+    check_axes(points)
     finite = points.detach().isfinite()
     if not finite.all():
         cloud, point, axis = (int(i) for i in (~finite).nonzero()[0])
@@ -55,6 +53,18 @@ def check_points(points: Tensor) -> None:
             f"coordinates must be finite: cloud {cloud}, point {point} has {value} on axis {axis} "
             f"({int((~finite).sum())} such values in all); look for an exploding network or a division by 0"
         )
+
+
+def check_axes(points: Tensor) -> None:
+    """Raise InvalidPoints unless the axes and the type are right; coordinates are not looked at."""
+    shape = tuple(points.shape)
+    if points.ndim != 3:
+        hint = "add a batch axis with points[None]" if points.ndim == 2 else "flatten the features of a point"
+        raise InvalidPoints(f"point clouds have the axes (batch, points, dim), got shape {shape}; {hint}")
+    if not points.is_floating_point():
+        raise InvalidPoints(f"points have real coordinates, got {points.dtype}; convert with points.float()")
+    if 0 in shape:
+        raise InvalidPoints(f"there is nothing in point clouds of shape {shape}: no axis may be 0")
 
 
 def edge_lengths(
@@ -72,6 +82,13 @@ def edge_lengths(
     """
     if points.dtype in (torch.float16, torch.bfloat16):
         points = points.float()
+    if points.device.type == "cpu" and compiled():
+        lengths: Tensor = _EdgeLengths.apply(points, edges)
+        return lengths
+    return _edge_lengths(points, edges)
+
+
+def _edge_lengths(points: Tensor, edges: Tensor) -> Tensor:
     start, end = (
         points.gather(1, ends[..., None].expand(-1, -1, points.shape[2])) for ends in edges.unbind(2)
     )
@@ -81,6 +98,32 @@ def edge_lengths(
     squared = (difference / side.masked_fill(side == 0, 1.0)).square().sum(dim=2)
     side = side.squeeze(2)
     return side * torch.sqrt(squared + (side == 0))
+
+
+class _EdgeLengths(torch.autograd.Function):
+    """:func:`_edge_lengths`, compiled, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, points: Tensor, edges: Tensor) -> Tensor:
+        lengths = points.new_empty(edges.shape[:2])
+        compiled().measure_edges(_array(points), _array(edges), lengths.numpy())  # type: ignore[union-attr]
+        ctx.save_for_backward(points, edges, lengths)
+        return lengths
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        points, edges, lengths = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a derivative of this is wanted
+            again = _edge_lengths(points, edges)
+            return torch.autograd.grad(again, points, gradient, create_graph=True)[0], None
+        pulled = torch.empty_like(points, memory_format=torch.contiguous_format)
+        arrays = map(_array, (points, edges, lengths, gradient, pulled))
+        compiled().pull_ends(*arrays)  # type: ignore[union-attr]
+        return pulled, None
+
+
+def _array(tensor: Tensor) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(tensor.detach().numpy())
 
 
 def mst_edges(distances: Float[Tensor, "batch points points"]) -> Int[Tensor, "batch edges 2"]:
@@ -109,12 +152,12 @@ def mst_edges(distances: Float[Tensor, "batch points points"]) -> Int[Tensor, "b
     """
     matrices = _checked_distances(distances)
     trees = []
-    for part in matrices.split(max(1, CHUNK // matrices.shape[1] ** 2)):
+    for part in matrices.split(max(1, _CHUNK // matrices.shape[1] ** 2)):
         lengths = part.numpy()
         edges = prim(lengths, np.zeros(lengths.shape[:2], lengths.dtype), 1.0)
-        trees.append(
-            _shortest_first(edges, lengths[np.arange(len(edges))[:, None], edges[..., 0], edges[..., 1]])
-        )
+        keys = lengths[np.arange(len(edges))[:, None], edges[..., 0], edges[..., 1]]
+        order = np.lexsort((edges[..., 1], edges[..., 0], keys), axis=1)
+        trees.append(np.take_along_axis(edges, order[..., None], axis=1))
     return torch.from_numpy(np.concatenate(trees)).to(distances.device)
 
 
@@ -152,20 +195,17 @@ def _checked_distances(distances: Tensor) -> Tensor:
     return matrices.contiguous()
 
 
-def _shortest_first(edges: IntArray, lengths: npt.NDArray[np.floating[Any]]) -> IntArray:
-    order = np.lexsort((edges[..., 1], edges[..., 0], lengths), axis=1)
-    return np.take_along_axis(edges, order[..., None], axis=1)
-
-
 def minimum_spanning_tree(points: Float[Tensor, "batch points dim"]) -> Int[Tensor, "batch edges 2"]:
-    """Edges of a Euclidean minimum spanning tree of every cloud, the shortest first.
+    """Edges (i, j), i < j, of a Euclidean minimum spanning tree of every cloud, the shortest first.
 
-    ``m`` points give ``m - 1`` edges; the end that is listed first was in the tree before the other. With
-    ties there are several such trees, all with the same lengths; one of them is returned.
+    ``m`` points give ``m - 1`` edges. With ties there are several such trees, all with the same lengths; one
+    of them is returned.
 
-    The tree is chosen without gradient, on the CPU, in float64 and on centred clouds, by Prim's algorithm on
-    whole batches: ``O(m²)`` per cloud. The common short cut, float32 distances by a matrix product, is off
-    by a per cent for a cloud that lies a hundred units away from the origin.
+    The tree is chosen without gradient, on the CPU, in ``O(m²)`` per cloud, from the inner products of the
+    centred cloud, whose precision is that of the points. Where two points are so close together that
+    products would not tell distances apart, the cloud is done again in float64, and where even that is not
+    enough from differences. So a cloud that lies a hundred units away from the origin or that has duplicates
+    keeps its digits, which the usual short cut loses.
 
     Raises:
         InvalidPoints: See :func:`check_points`.
@@ -173,16 +213,10 @@ def minimum_spanning_tree(points: Float[Tensor, "batch points dim"]) -> Int[Tens
     Example:
         >>> points = torch.tensor([[[0.0], [5.0], [1.0]]])
         >>> minimum_spanning_tree(points).tolist()
-        [[[0, 2], [2, 1]]]
+        [[[0, 2], [1, 2]]]
     """
-    check_points(points)
-    clouds = points.detach().cpu()
-    chunk = max(1, _CHUNK // points.shape[1] ** 2)
-    trees = [
-        _prim(_squared_distances(clouds[start : start + chunk].double().numpy()))
-        for start in range(0, len(clouds), chunk)
-    ]
-    return torch.from_numpy(np.concatenate(trees)).to(points.device)
+    check_axes(points)
+    return torch.cat([edges for _, edges, _ in _trees(points)])
 
 
 def h0_deaths(points: Float[Tensor, "batch points dim"]) -> Float[Tensor, "batch edges"]:
@@ -194,7 +228,8 @@ def h0_deaths(points: Float[Tensor, "batch points dim"]) -> Float[Tensor, "batch
     compared rank by rank.
 
     Differentiable wherever no two lengths are equal: the tree stays the same under small moves of the
-    points. At ties the gradient is that of one of the trees.
+    points. At ties the gradient is that of one of the trees. A few clouds are worked on at a time, so that
+    only the result grows with the batch.
 
     Raises:
         InvalidPoints: See :func:`check_points`.
@@ -205,46 +240,69 @@ def h0_deaths(points: Float[Tensor, "batch points dim"]) -> Float[Tensor, "batch
         >>> h0_deaths(torch.tensor([[[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]]]))
         tensor([[3., 4.]])
     """
-    return edge_lengths(points, minimum_spanning_tree(points)).sort(dim=1).values
+    check_axes(points)
+    deaths = [
+        edge_lengths(part, edges) if part.requires_grad else lengths
+        for part, edges, lengths in _trees(points)
+    ]
+    return torch.cat(deaths) if len(deaths) > 1 else deaths[0]
 
 
-def _squared_distances(clouds: FloatArray) -> FloatArray:
-    """Squared distances up to one factor per cloud, with a relative error of about 1e-11 at most."""
-    x = clouds / np.maximum(np.abs(clouds).max(axis=(1, 2), keepdims=True), np.finfo(float).tiny)
-    x -= x.mean(axis=1, keepdims=True)
-    norms = np.einsum("bpd,bpd->bp", x, x)
-    squared: FloatArray = x @ x.transpose(0, 2, 1)
-    squared *= -2
-    squared += norms[:, :, None]
-    squared += norms[:, None, :]
-    diagonal = np.arange(x.shape[1])
-    squared[:, diagonal, diagonal] = np.inf
-    closest = squared.reshape(len(x), -1).min(axis=1)
-    for cloud in np.flatnonzero(closest <= _CLOSE**2 * norms.max(axis=1)):
-        squared[cloud] = squareform(pdist(x[cloud], "sqeuclidean"))
-    return squared
+def _trees(points: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """A few clouds at a time, the edges of their trees, the shortest first, and the lengths of these."""
+    count, dim = points.shape[1:]
+    size = max(1, min(len(points), _CHUNK // (count * max(count, dim))))
+    dtype = torch.float64 if points.dtype == torch.float64 else torch.float32
+    centred, products = (torch.empty(size, count, width, dtype=dtype).numpy() for width in (dim, count))
+    for part in points.split(size) if len(points) > size else (points,):
+        clouds = _array(part.detach().to("cpu", dtype))
+        edges, lengths, precise = _trees_of_products(clouds, centred[: len(clouds)], products[: len(clouds)])
+        if not precise.all():
+            check_points(points)
+            edges[~precise], lengths[~precise] = _careful_trees(clouds[~precise])
+        yield part, torch.from_numpy(edges).to(points.device), torch.from_numpy(lengths).to(points.device)
 
 
-def _prim(distances: FloatArray) -> npt.NDArray[np.int64]:
-    """Prim's algorithm in two passes: the order in which points join, then the point each one joins."""
-    batch, count, _ = distances.shape
-    clouds = np.arange(batch)
-    order = np.zeros((batch, count), dtype=np.int64)
-    joined = np.zeros((batch, count))
-    joined[:, 0] = np.inf
-    nearest = np.maximum(distances[:, 0], joined)
-    for step in range(1, count):
-        new = nearest.argmin(axis=1)
-        order[:, step] = new
-        joined[clouds, new] = np.inf
-        np.minimum(nearest, distances[clouds, new], out=nearest)
-        np.maximum(nearest, joined, out=nearest)
+def _trees_of_products(
+    clouds: FloatArray, centred: FloatArray, products: FloatArray
+) -> tuple[IntArray, FloatArray, npt.NDArray[np.bool_]]:
+    """Trees, their lengths, and whether inner products were precise enough to choose the tree.
 
-    rank = np.empty_like(order)
-    np.put_along_axis(rank, order, np.arange(count)[None], axis=1)
-    before = np.where(rank[:, None, :] < rank[:, :, None], distances, np.inf)
-    children = order[:, 1:]
-    parents = np.take_along_axis(before.argmin(axis=2), children, axis=1)
-    lengths = distances[clouds[:, None], parents, children]
-    edges = np.stack([parents, children], axis=2)
-    return np.take_along_axis(edges, lengths.argsort(axis=1, kind="stable")[:, :, None], axis=1)
+    The second and third array are room to work in: pages that are new cost more than what is done with them.
+    """
+    close = _CLOSE[clouds.dtype]
+    loops = compiled()
+    with np.errstate(over="ignore", invalid="ignore"):
+        if loops:
+            loops.centre(clouds, centred)
+        else:
+            np.subtract(clouds, clouds.mean(axis=1, keepdims=True), out=centred)
+        np.matmul(centred, centred.transpose(0, 2, 1), out=products)  # numpy computes one triangle only
+        if loops and clouds.shape[1] > 1:
+            edges = np.empty((len(clouds), clouds.shape[1] - 1, 2), dtype=np.int64)
+            lengths, precise = np.empty(edges.shape[:2], clouds.dtype), np.empty(len(clouds), dtype=np.bool_)
+            bits = infinite_bits(clouds.dtype)
+            loops.span_clouds(clouds, products, close, bits, edges, lengths, precise)
+        else:
+            norms = np.ascontiguousarray(np.einsum("bii->bi", products))
+            edges, lengths = _shortest_first(clouds, prim(products, norms, -2.0))
+            precise = (lengths[:, :1] ** 2 > close * norms.max(axis=1, keepdims=True)).all(axis=1)
+    return edges, lengths, precise
+
+
+def _careful_trees(clouds: FloatArray) -> tuple[IntArray, FloatArray]:
+    """The same in float64 for clouds of any scale; from differences where products are not enough."""
+    largest = np.abs(clouds).max(axis=(1, 2), keepdims=True)
+    scaled = clouds.astype(np.float64) / np.maximum(largest, np.finfo(clouds.dtype).tiny)
+    room = np.empty_like(scaled), np.empty((len(scaled), *scaled.shape[1:2] * 2))
+    edges, _, precise = _trees_of_products(scaled, *room)
+    for cloud in np.flatnonzero(~precise):
+        distances = squareform(pdist(scaled[cloud], "sqeuclidean"))[None]
+        edges[cloud] = prim(distances, np.zeros(distances.shape[:2]), 1.0)[0]
+    return _shortest_first(clouds, edges)
+
+
+def _shortest_first(clouds: FloatArray, edges: IntArray) -> tuple[IntArray, FloatArray]:
+    lengths = edge_lengths(torch.from_numpy(clouds), torch.from_numpy(edges)).numpy()
+    order = np.arange(len(edges))[:, None], lengths.argsort(axis=1, kind="stable")
+    return edges[order], lengths[order]
