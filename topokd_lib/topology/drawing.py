@@ -17,10 +17,10 @@ from topokd_lib.topology.prim import compiled
 if TYPE_CHECKING:
     from topokd_lib.topology.images import PersistenceImage
 
-__all__ = ["draw"]
+__all__ = ["WEIGHTS", "draw"]
 
 WEIGHTS = ("constant", "persistence", "tanh", "topkd")
-"""Compiled loops know weights by their number."""
+"""Of bars; compiled loops know them by their place here."""
 
 _FEW = 2**13
 """Entries of both tables up to which a loop is faster than torch."""
@@ -36,12 +36,9 @@ def draw(
     entries = len(pairs) * pairs.shape[1] * sum(image.resolution)
     plain = pairs.device.type == "cpu" and pairs.dtype in (torch.float32, torch.float64)
     if entries <= _FEW and plain and compiled():
-        few: Tensor = _DrawingOfFew.apply(pairs, mask, image)
-        return few
-    if pairs.requires_grad and torch.is_grad_enabled():
-        picture: Tensor = _Drawing.apply(pairs, mask, image)
+        picture: Tensor = _DrawingOfFew.apply(pairs, mask, image)
         return picture
-    return _picture(image, pairs, mask)[0]
+    return _picture(image, pairs, mask)
 
 
 class _DrawingOfFew(torch.autograd.Function):
@@ -61,7 +58,8 @@ class _DrawingOfFew(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         pairs, mask = ctx.saved_tensors
         if torch.is_grad_enabled():  # a derivative of this is wanted
-            return _differentiable_gradient(ctx.image, pairs, mask, gradient), None, None
+            picture = _picture(ctx.image, pairs, mask)
+            return torch.autograd.grad(picture, pairs, gradient, create_graph=True)[0], None, None
         pulled = torch.empty_like(pairs, memory_format=torch.contiguous_format)
         arrays = _array(pairs), _array(mask)
         compiled().pull_bars(  # type: ignore[union-attr]
@@ -82,68 +80,22 @@ def _settings(image: "PersistenceImage") -> tuple[Any, ...]:
     return births, persistences, float(image.bandwidth), image.value == "mass", weight, float(image.scale)
 
 
-def _differentiable_gradient(
-    image: "PersistenceImage", pairs: Tensor, mask: Tensor, gradient: Tensor
-) -> Tensor:
-    picture = _picture(image, pairs, mask)[0]
-    found: Tensor = torch.autograd.grad(picture, pairs, gradient, create_graph=True)[0]
-    return found
-
-
-class _Drawing(torch.autograd.Function):
-    """:func:`_picture` with a derivative that uses the tables again: a third of autograd's operations."""
-
-    @staticmethod
-    def forward(ctx: Any, pairs: Tensor, mask: Tensor, image: "PersistenceImage") -> Tensor:
-        picture, *tables = _picture(image, pairs, mask)
-        ctx.save_for_backward(pairs, mask, *tables)
-        ctx.image = image
-        return picture
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        pairs, mask, weights, along, across = ctx.saved_tensors
-        image: PersistenceImage = ctx.image
-        if torch.is_grad_enabled():  # a derivative of this is wanted
-            return _differentiable_gradient(image, pairs, mask, gradient), None, None
-        births, persistence = pairs[..., 0], pairs[..., 1] - pairs[..., 0]
-        seen = gradient.mT if across is None else across @ gradient.mT
-        by_weight = (along * seen).sum(dim=2) * _factor(image)
-        if not mask.all():
-            by_weight *= mask
-        slope = _table_slope(image, along, persistence, image.persistence_range)
-        by_persistence = weights * slope.mul_(seen).sum(dim=2)
-        by_birth = -by_persistence
-        if across is not None:
-            slope = _table_slope(image, across, births, image.birth_range)
-            by_birth += weights * slope.mul_(along @ gradient).sum(dim=2)
-        if image.weight == "topkd":
-            by_birth += by_weight * 1000 / (100 * births + 1)
-        if image.weight != "constant":
-            by_weight *= 1.0 if image.weight == "persistence" else 10 * (1 - persistence.tanh().square())
-            by_birth -= by_weight
-            by_persistence += by_weight
-        return torch.stack([by_birth, by_persistence], dim=2), None, None
-
-
 def _picture(
     image: "PersistenceImage", pairs: Tensor, mask: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Pictures, the bars' weights, and their tables along persistence and across births.
-
-    There is no second table if all bars are born where an image of width 0 lies.
-    """
+) -> Float[Tensor, "batch persistence birth"]:
+    """Pictures by torch. One table is enough if all bars are born where an image of width 0 lies."""
     births, persistence = pairs[..., 0], pairs[..., 1] - pairs[..., 0]
     first, last = image.birth_range
-    still = first == last and not torch.is_grad_enabled() and not (births != first).any()
+    constant = not (pairs.requires_grad and torch.is_grad_enabled())
+    still = constant and first == last and not (births != first).any()
     weights = _weights(image, first if still else births, persistence)
     if not mask.all():
         weights = weights * mask
     along = _table(image, persistence, image.persistence_range, image.resolution[0])
     if still:
-        return (weights[:, None] @ along).mT, weights, along, None
+        return (weights[:, None] @ along).mT
     across = _table(image, births, image.birth_range, image.resolution[1] if first < last else 1)
-    return (along * weights[..., None]).mT @ across, weights, along, across
+    return (along * weights[..., None]).mT @ across
 
 
 def _factor(image: "PersistenceImage") -> float:
@@ -172,29 +124,12 @@ def _table(
     image: "PersistenceImage", centres: Tensor, limits: tuple[float, float], steps: int
 ) -> Float[Tensor, "batch bars steps"]:
     """The Gaussian of each bar along one axis: at points, up to a constant, or its mass in cells."""
-    offsets = _offsets(image, centres, limits, steps)
+    count = steps + 1 if image.value == "mass" else steps
+    places = torch.linspace(*limits, count, dtype=centres.dtype, device=centres.device)
+    offsets = (places - centres[..., None]).mul_(1 / (image.bandwidth * math.sqrt(2)))
     if image.value == "density":
         return _exp(offsets)
     return (offsets.erf() / 2).diff(dim=-1)
-
-
-def _table_slope(
-    image: "PersistenceImage", table: Tensor, centres: Tensor, limits: tuple[float, float]
-) -> Float[Tensor, "batch bars steps"]:
-    """The derivative of a table with respect to the centres."""
-    offsets = _offsets(image, centres, limits, table.shape[2])
-    if image.value == "density":
-        return offsets.mul_(math.sqrt(2) / image.bandwidth).mul_(table)
-    return _exp(offsets).diff(dim=-1).mul_(-1 / (image.bandwidth * math.sqrt(2 * math.pi)))
-
-
-def _offsets(
-    image: "PersistenceImage", centres: Tensor, limits: tuple[float, float], steps: int
-) -> Float[Tensor, "batch bars places"]:
-    """From every bar to every place, in units of √2 bandwidths: to points, or to the edges of cells."""
-    count = steps + 1 if image.value == "mass" else steps
-    places = torch.linspace(*limits, count, dtype=centres.dtype, device=centres.device)
-    return (places - centres[..., None]).mul_(1 / (image.bandwidth * math.sqrt(2)))
 
 
 def _exp(offsets: Tensor) -> Tensor:

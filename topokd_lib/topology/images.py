@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from topokd_lib.errors import did_you_mean
 from topokd_lib.topology.diagrams import PersistenceDiagrams, split
-from topokd_lib.topology.drawing import draw
+from topokd_lib.topology.drawing import WEIGHTS, draw
 
 __all__ = ["PersistenceImage", "tgd_official"]
 
@@ -27,7 +27,6 @@ _CHUNK = 2**17
 _SAME = 1e-5
 """Bars nearer than this count as one in the rule for the bandwidth, as in the official code."""
 
-_WEIGHTS = ("constant", "persistence", "tanh", "topkd")
 _VALUES = ("density", "mass")
 
 
@@ -80,7 +79,7 @@ class PersistenceImage:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_name("weight", self.weight, _WEIGHTS)
+        _check_name("weight", self.weight, WEIGHTS)
         _check_name("value", self.value, _VALUES)
         for name, number in (("bandwidth", self.bandwidth), ("scale", self.scale)):
             if not 0 < number < math.inf:

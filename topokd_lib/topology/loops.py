@@ -141,7 +141,8 @@ def span_clouds(
             place = edge
             while place > 0 and lengths[cloud, place - 1] > length:
                 lengths[cloud, place] = lengths[cloud, place - 1]
-                edges[cloud, place] = edges[cloud, place - 1]
+                edges[cloud, place, 0] = edges[cloud, place - 1, 0]
+                edges[cloud, place, 1] = edges[cloud, place - 1, 1]
                 place -= 1
             lengths[cloud, place] = length
             edges[cloud, place, 0] = i
