@@ -115,6 +115,31 @@ def test_what_is_not_a_matrix_of_distances(distances, message):
         inspect.unwrap(mst_edges)(distances)
 
 
+@pytest.mark.parametrize(
+    ("edges", "message"),
+    [
+        (torch.tensor([[[0, 3]]]), "here from 0 to 2, got 0 to 3"),
+        (torch.tensor([[[-1, 0]]]), "here from 0 to 2, got -1 to 0"),
+        (torch.tensor([[0, 1]]), r"of shape \(1, edges, 2\).*got torch.int64 of shape \(1, 2\)"),
+        (torch.zeros(2, 1, 2, dtype=torch.int64), r"one list for each cloud.*\(2, 1, 2\)"),
+        (torch.zeros(1, 1, 2), "pairs of int64.*got torch.float32"),
+    ],
+)
+def test_edges_between_points_that_are_not_there(edges, message):
+    """Compiled loops would read whatever lies in memory."""
+    with pytest.raises(ValueError, match=message):
+        inspect.unwrap(edge_lengths)(torch.zeros(1, 3, 2), edges)
+
+
+@pytest.mark.parametrize(
+    "function", [edge_lengths, h0_deaths, minimum_spanning_tree, rips_diagrams, mst_edges]
+)
+def test_what_is_not_a_tensor(function):
+    arguments = (np.zeros((1, 3, 2)),) + ((None,) if function is edge_lengths else ())
+    with pytest.raises(ValueError, match=r"are a tensor, got ndarray; convert with torch.as_tensor"):
+        inspect.unwrap(function)(*arguments)
+
+
 def test_the_diagonal_is_not_read():
     distances = torch.tensor([[[np.nan, 1.0], [1.0, np.inf]]])
     assert mst_edges(distances).tolist() == [[[0, 1]]]

@@ -57,6 +57,8 @@ def check_points(points: Tensor) -> None:
 
 def check_axes(points: Tensor) -> None:
     """Raise InvalidPoints unless the axes and the type are right; coordinates are not looked at."""
+    if not isinstance(points, Tensor):
+        raise InvalidPoints(f"points are a tensor, got {type(points).__name__}; convert with torch.as_tensor")
     shape = tuple(points.shape)
     if points.ndim != 3:
         hint = "add a batch axis with points[None]" if points.ndim == 2 else "flatten the features of a point"
@@ -76,10 +78,30 @@ def edge_lengths(
     length 0 and the gradient 0, one of its subgradients, so that duplicates do not make a NaN. Half
     precision is measured in float32.
 
+    Raises:
+        InvalidPoints: If the axes or the type of the points are wrong; see :func:`check_points`.
+        ValueError: If the edges are not pairs of whole numbers that count the points of as many clouds.
+
     Example:
         >>> edge_lengths(torch.tensor([[[0.0, 0.0], [3.0, 4.0]]]), torch.tensor([[[0, 1], [1, 1]]]))
         tensor([[5., 0.]])
     """
+    check_axes(points)
+    batch, count, _ = points.shape
+    if edges.ndim != 3 or edges.shape[0] != batch or edges.shape[2] != 2 or edges.dtype != torch.int64:
+        raise ValueError(
+            f"edges are pairs of int64 of shape ({batch}, edges, 2), one list for each cloud, got {edges.dtype} "
+            f"of shape {tuple(edges.shape)}"
+        )
+    if edges.numel() and not (0 <= edges.min() and edges.max() < count):
+        raise ValueError(
+            f"the ends of edges count points, here from 0 to {count - 1}, got {edges.min().item()} to "
+            f"{edges.max().item()}"
+        )
+    return _lengths(points, edges)
+
+
+def _lengths(points: Tensor, edges: Tensor) -> Tensor:
     if points.dtype in (torch.float16, torch.bfloat16):
         points = points.float()
     if points.device.type == "cpu" and compiled():
@@ -163,6 +185,9 @@ def mst_edges(distances: Float[Tensor, "batch points points"]) -> Int[Tensor, "b
 
 def _checked_distances(distances: Tensor) -> Tensor:
     """The matrices on the CPU, exactly symmetric, in float32 or float64; see :func:`mst_edges`."""
+    if not isinstance(distances, Tensor):
+        kind = type(distances).__name__
+        raise ValueError(f"distances are a tensor, got {kind}; convert with torch.as_tensor")  # noqa: TRY004
     shape = tuple(distances.shape)
     if distances.ndim != 3 or shape[1] != shape[2]:
         hint = "; add a batch axis with distances[None]" if distances.ndim == 2 else ""
@@ -242,8 +267,7 @@ def h0_deaths(points: Float[Tensor, "batch points dim"]) -> Float[Tensor, "batch
     """
     check_axes(points)
     deaths = [
-        edge_lengths(part, edges) if part.requires_grad else lengths
-        for part, edges, lengths in _trees(points)
+        _lengths(part, edges) if part.requires_grad else lengths for part, edges, lengths in _trees(points)
     ]
     return torch.cat(deaths) if len(deaths) > 1 else deaths[0]
 
@@ -303,6 +327,6 @@ def _careful_trees(clouds: FloatArray) -> tuple[IntArray, FloatArray]:
 
 
 def _shortest_first(clouds: FloatArray, edges: IntArray) -> tuple[IntArray, FloatArray]:
-    lengths = edge_lengths(torch.from_numpy(clouds), torch.from_numpy(edges)).numpy()
+    lengths = _lengths(torch.from_numpy(clouds), torch.from_numpy(edges)).numpy()
     order = np.arange(len(edges))[:, None], lengths.argsort(axis=1, kind="stable")
     return edges[order], lengths[order]
