@@ -134,7 +134,7 @@ def test_edges_between_points_that_are_not_there(edges, message):
 @pytest.mark.parametrize(
     "function", [edge_lengths, h0_deaths, minimum_spanning_tree, rips_diagrams, mst_edges]
 )
-def test_what_is_not_a_tensor(function):
+def test_what_is_not_a_tensor(function, unchecked):
     arguments = (np.zeros((1, 3, 2)),) + ((None,) if function is edge_lengths else ())
     with pytest.raises(ValueError, match=r"are a tensor, got ndarray; convert with torch.as_tensor"):
         inspect.unwrap(function)(*arguments)

@@ -55,7 +55,7 @@ def check_points(points: Tensor) -> None:
         )
 
 
-def check_axes(points: Tensor) -> None:
+def check_axes(points: Any) -> None:
     """Raise InvalidPoints unless the axes and the type are right; coordinates are not looked at."""
     if not isinstance(points, Tensor):
         raise InvalidPoints(f"points are a tensor, got {type(points).__name__}; convert with torch.as_tensor")
@@ -90,10 +90,10 @@ def edge_lengths(
     batch, count, _ = points.shape
     if edges.ndim != 3 or edges.shape[0] != batch or edges.shape[2] != 2 or edges.dtype != torch.int64:
         raise ValueError(
-            f"edges are pairs of int64 of shape ({batch}, edges, 2), one list for each cloud, got {edges.dtype} "
-            f"of shape {tuple(edges.shape)}"
+            f"edges are pairs of int64 of shape ({batch}, edges, 2), one list for each cloud, got "
+            f"{edges.dtype} of shape {tuple(edges.shape)}"
         )
-    if edges.numel() and not (0 <= edges.min() and edges.max() < count):
+    if edges.numel() and not (edges.min() >= 0 and edges.max() < count):
         raise ValueError(
             f"the ends of edges count points, here from 0 to {count - 1}, got {edges.min().item()} to "
             f"{edges.max().item()}"
@@ -183,7 +183,7 @@ def mst_edges(distances: Float[Tensor, "batch points points"]) -> Int[Tensor, "b
     return torch.from_numpy(np.concatenate(trees)).to(distances.device)
 
 
-def _checked_distances(distances: Tensor) -> Tensor:
+def _checked_distances(distances: Any) -> Tensor:
     """The matrices on the CPU, exactly symmetric, in float32 or float64; see :func:`mst_edges`."""
     if not isinstance(distances, Tensor):
         kind = type(distances).__name__
@@ -196,7 +196,7 @@ def _checked_distances(distances: Tensor) -> Tensor:
         raise ValueError(f"there is nothing in distances of shape {shape}: no axis may be 0")
     if not distances.is_floating_point():
         raise ValueError(f"distances are real, got {distances.dtype}; convert with distances.float()")
-    matrices = distances.detach().cpu()
+    matrices: Tensor = distances.detach().cpu()
     if matrices.dtype != torch.float64:
         matrices = matrices.float()
     wrong = ~(matrices.isfinite() & (matrices >= 0))
