@@ -104,7 +104,7 @@ class TestErrors:
             SampleArrays.open(artefact).require(other)
 
     def test_nothing_there(self, tmp_path):
-        with pytest.raises(DataError, match="is not there; `topokd prepare image-persistence` makes it"):
+        with pytest.raises(DataError, match="is not there; `topokd prepare` makes it"):
             SampleArrays.open(tmp_path / "p")
         (tmp_path / "p.partial").mkdir()
         with pytest.raises(DataError, match=r"is not finished \(.*p\.partial is its beginning\)"):

@@ -11,6 +11,7 @@ Differs from:
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -21,7 +22,7 @@ import torch
 
 from topokd_lib import __version__
 from topokd_lib.data import EpochLoader, StreamLoader
-from topokd_lib.errors import CheckpointError
+from topokd_lib.errors import CheckpointError, FeatureNotFound
 from topokd_lib.models import Teacher
 from topokd_lib.prepare.clouds import teacher_clouds
 from topokd_lib.topology import (
@@ -102,6 +103,21 @@ def prepare_ripsnet(
 
     if work is not None:
         _claim(work, teacher, loader, plan)
+    try:
+        return _prepare(teacher, loader, plan, tell, work)
+    except (FeatureNotFound, ValueError):
+        if work is not None:  # nobody will go on with what cannot be carried out
+            shutil.rmtree(work, ignore_errors=True)
+        raise
+
+
+def _prepare(
+    teacher: Teacher,
+    loader: EpochLoader | StreamLoader,
+    plan: RipsNetPlan,
+    tell: Progress,
+    work: Path | None,
+) -> RipsNetArtefact:
     source = teacher.with_batch_statistics() if plan.batch_statistics else teacher
     clouds = teacher_clouds(
         source,
