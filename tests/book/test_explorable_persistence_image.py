@@ -1,6 +1,5 @@
 """The explorable of *Persistence images* computes what the library computes, and needs no mouse."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,18 +17,6 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>explorable
 <div class="tk-explorable" data-explorable="persistence_image" data-bars="{bars}">
 <p class="tk-question">A question?</p><p>shown without JavaScript</p></div><script>{script}</script></html>"""
 WIDGET = "[data-explorable=persistence_image]"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra: dev)")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium on this machine; the explorables are tested where there is one")
-    with playwright.sync_playwright() as running:
-        launched = running.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        yield launched
-        launched.close()
 
 
 @pytest.fixture
