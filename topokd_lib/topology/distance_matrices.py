@@ -70,12 +70,12 @@ def scale_distances(
 ) -> Float[Tensor, "points points"]:
     r"""A distance matrix in a unit of its own, so that the size of the cloud does not count.
 
-    =============  ================================================================================
-    ``"mean"``     :math:`\mu = \frac{1}{m (m - 1)} \sum_{i \ne j} D_{ij}`, as RKD does
-    ``"max"``      the largest distance
-    ``"quantile"`` the 0.9-quantile of all entries, the diagonal included, as RTD and RTD-Lite do
-    ``"none"``     1
-    =============  ================================================================================
+    ==============  ===============================================================================
+    ``"mean"``      :math:`\mu = \frac{1}{m (m - 1)} \sum_{i \ne j} D_{ij}`, as RKD does
+    ``"max"``       the largest distance
+    ``"quantile"``  the 0.9-quantile of all entries, the diagonal included, as RTD and RTD-Lite do
+    ``"none"``      1
+    ==============  ===============================================================================
 
     The unit is differentiated, too: gradients of a scaled loss do not change the size of the cloud. A cloud
     of equal points stays 0.
