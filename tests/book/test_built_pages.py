@@ -11,6 +11,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 HTML = ROOT / "_build" / "html"
 HEAVIEST = 500_000
+HEAVIEST_REFERENCE = 800_000  # all objectives stand on one page, with their formulas
 LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src"}
 
 
@@ -36,7 +37,7 @@ class Page(HTMLParser):
             self.images.append(found)
 
 
-def complaints(text: str) -> list[str]:
+def complaints(text: str, heaviest: int = HEAVIEST) -> list[str]:
     """What is wrong with the text of one page."""
     page = Page(text)
     found = [f"loads {url}" for url in page.loads if urlparse(url).netloc]
@@ -44,8 +45,8 @@ def complaints(text: str) -> list[str]:
         alt = image.get("alt") or ""
         if len(alt) < 4 or re.search(r"_images|_static|\.(png|svg|jpe?g)$", alt):
             found.append(f"image {image.get('src')} has no written alternative text, only {alt!r}")
-    if len(text.encode()) > HEAVIEST:
-        found.append(f"weighs {len(text.encode())} bytes, more than {HEAVIEST}")
+    if len(text.encode()) > heaviest:
+        found.append(f"weighs {len(text.encode())} bytes, more than {heaviest}")
     return found
 
 
@@ -83,7 +84,11 @@ def built() -> dict[str, str]:
 
 
 def test_every_page_is_self_contained_described_and_light(built: dict[str, str]):
-    found = [f"{name} {line}" for name, text in built.items() for line in complaints(text)]
+    found = [
+        f"{name} {line}"
+        for name, text in built.items()
+        for line in complaints(text, HEAVIEST_REFERENCE if "/reference/" in f"/{name}" else HEAVIEST)
+    ]
     assert not found, "\n".join(found)
 
 

@@ -11,7 +11,7 @@ from topokd_lib.testing import MODEL_CHECKS, toy_batch
 
 FAMILIES = (
     *("resnet8", "resnet50", "wrn_16_2", "vgg8", "mobilenetv2_half", "shufflenetv1", "shufflenetv2"),
-    *("mobilenetv1", "torchvision/resnet18", "torchvision/mobilenet_v2"),
+    *("mobilenetv1", "torchvision/resnet18", "torchvision/mobilenet_v2", "igkd_mobilenetv2_cut5"),
 )
 
 

@@ -1,5 +1,6 @@
 """How large a network is: parameters, multiply-accumulates, and the shapes of its features."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -72,11 +73,10 @@ def measure(build: Callable[[], FeatureModel], image_shape: tuple[int, int, int]
 def format_table(sizes: Sequence[ModelSize]) -> str:
     """One line per network: parameters, millions of multiply-accumulates, and shapes of features.
 
-    Pre-activations have the shape of their stage, and class activation maps that of the last map, so neither
-    is shown.
+    Of the features, those are shown that most families share: stem, stages, and what enters the classifier.
     """
-    deepest = max(sizes, key=lambda size: len(size.features))
-    columns = [name for name in deepest.features if not name.endswith((".preact", "cam"))]
+    deepest = max(len([name for name in size.features if re.fullmatch(r"stage\d+", name)]) for size in sizes)
+    columns = ["stem", *(f"stage{number}" for number in range(1, deepest + 1)), "pooled"]
     rows = [["model", "parameters", "MMACs", *columns]]
     for size in sizes:
         shapes = ("×".join(map(str, size.features.get(name, "–"))) for name in columns)

@@ -136,7 +136,7 @@ def fit(
             test = evaluate(fabric, student, loader.test_batches())
             session.require_finite(distiller, test, epoch)
             line.show(record.loss, test.top1)
-            if writer is not None and diagnostics.after_epoch is not None:
+            if fabric.is_global_zero and diagnostics.after_epoch is not None:
                 record.diagnostics.update(diagnostics.after_epoch())
             log(replace(record, test=test, seconds=time.perf_counter() - start))
             store()
