@@ -76,6 +76,11 @@ class StagedModel(FeatureModel):
     def insert_neck(self, neck: Neck, last_layer: nn.Linear | None = None) -> None:
         if self.neck is not None:
             raise ValueError(f"{self.name} has a neck already; build another network")
+        if "last_map" not in self.feature_names:
+            raise ValueError(
+                f"a neck stands between the last map and the classifier, and {self.name} offers no 'last_map' "
+                f"(it offers {', '.join(self.feature_names)}); choose another student"
+            )
         self.neck = neck
         place = self.feature_names.index("last_map")
         self.feature_names = (*self.feature_names[:place], *neck.steps(), "pooled", "cam")
