@@ -78,7 +78,7 @@ class StagedModel(FeatureModel):
             raise ValueError(f"{self.name} has a neck already; build another network")
         if "last_map" not in self.feature_names:
             raise ValueError(
-                f"a neck stands between the last map and the classifier, and {self.name} offers no 'last_map' "
+                f"a neck stands behind the last map, and {self.name} offers no 'last_map' "
                 f"(it offers {', '.join(self.feature_names)}); choose another student"
             )
         self.neck = neck
