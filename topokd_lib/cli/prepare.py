@@ -16,7 +16,7 @@ from topokd_lib.recipes import (
     run_ripsnet_recipe,
     run_teacher_cache,
 )
-from topokd_lib.recipes.load import add_recipe_options, build_recipe, parse_recipe
+from topokd_lib.recipes.load import AnyRecipe, add_recipe_options, build_recipe, parse_recipe
 from topokd_lib.topology import CHANGES
 
 __all__ = [
@@ -30,9 +30,7 @@ __all__ = [
 
 def prepare_dist_pro(words: list[str]) -> None:
     """Search pathway weights as a recipe says."""
-    parser = new_parser("prepare dist-pro", "[--config RECIPE] [--pair PAIR] [--FIELD VALUE ...]")
-    add_recipe_options(parser, DistProRecipe)
-    recipe, _ = build_recipe(parser, parse_recipe(parser, words)[0], DistProRecipe)
+    recipe = _read(words, "prepare dist-pro", DistProRecipe)
     with closing(Stages()) as stages:
         process = run_dist_pro_recipe(recipe, progress=stages.show)
     first, last = (pathway_weights(process.scores[place]).sum() for place in (0, -1))
@@ -44,9 +42,7 @@ def prepare_dist_pro(words: list[str]) -> None:
 
 def prepare_ripsnet(words: list[str]) -> None:
     """Train a RipsNet as a recipe says."""
-    parser = new_parser("prepare ripsnet", "[--config RECIPE] [--pair PAIR] [--FIELD VALUE ...]")
-    add_recipe_options(parser, RipsNetRecipe)
-    recipe, _ = build_recipe(parser, parse_recipe(parser, words)[0], RipsNetRecipe)
+    recipe = _read(words, "prepare ripsnet", RipsNetRecipe)
     with closing(Stages()) as stages:
         artefact = run_ripsnet_recipe(recipe, progress=stages.show)
     report = artefact.report
@@ -65,9 +61,7 @@ def prepare_ripsnet(words: list[str]) -> None:
 
 def prepare_teacher_cache(words: list[str]) -> None:
     """Compute a recipe's teacher outputs that are not on disk yet."""
-    parser = new_parser("prepare teacher-cache", "[--config RECIPE] [--pair PAIR] [--FIELD VALUE ...]")
-    add_recipe_options(parser, Recipe)
-    recipe, _ = build_recipe(parser, parse_recipe(parser, words)[0], Recipe)
+    recipe = _read(words, "prepare teacher-cache", Recipe)
     with closing(Stages()) as stages:
         teacher = run_teacher_cache(recipe, tell=print, progress=stages.show)
     spec = teacher.outputs.spec
@@ -76,9 +70,7 @@ def prepare_teacher_cache(words: list[str]) -> None:
 
 def prepare_persistence(words: list[str]) -> None:
     """Compute persistence images as a recipe says."""
-    parser = new_parser("prepare image-persistence", "[--config RECIPE] [--FIELD VALUE ...]")
-    add_recipe_options(parser, ImagePersistenceRecipe)
-    recipe, _ = build_recipe(parser, parse_recipe(parser, words)[0], ImagePersistenceRecipe)
+    recipe = _read(words, "prepare image-persistence", ImagePersistenceRecipe, pair=False)
     with closing(Stages()) as stages:
         arrays = run_image_persistence_recipe(recipe, progress=stages.show)
     channels, *size = arrays.shape
@@ -90,9 +82,7 @@ def prepare_persistence(words: list[str]) -> None:
 
 def prepare_attributions(words: list[str]) -> None:
     """Explain every image's logit by integrated gradients, as a recipe says."""
-    parser = new_parser("prepare attributions", "[--config RECIPE] [--FIELD VALUE ...]")
-    add_recipe_options(parser, AttributionRecipe)
-    recipe, _ = build_recipe(parser, parse_recipe(parser, words)[0], AttributionRecipe)
+    recipe = _read(words, "prepare attributions", AttributionRecipe, pair=False)
     with closing(Stages()) as stages:
         arrays = run_attribution_recipe(recipe, progress=stages.show)
     print(
@@ -100,3 +90,11 @@ def prepare_attributions(words: list[str]) -> None:
         f"{len(arrays.train)} training and {len(arrays.test)} test images of {arrays.about['data']}, which "
         f"explain {arrays.about['teacher']}"
     )
+
+
+def _read(words: list[str], command: str, kind: type[AnyRecipe], *, pair: bool = True) -> AnyRecipe:
+    """The recipe that the words behind a command describe."""
+    parser = new_parser(command, f"[--config RECIPE] {'[--pair PAIR] ' if pair else ''}[--FIELD VALUE ...]")
+    add_recipe_options(parser, kind)
+    recipe, _ = build_recipe(parser, parse_recipe(parser, words)[0], kind)
+    return recipe
