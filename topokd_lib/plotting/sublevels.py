@@ -90,6 +90,8 @@ def pictures_figure(
         top.spines[:].set_visible(False)
         for dimension, diagrams in enumerate(both):
             draw_diagram(bottom, diagrams[i], dimension=dimension, limits=limits, label="")
+        ticks = np.linspace(*limits, 3)  # panels are narrow
+        bottom.set(xticks=ticks, yticks=ticks)
         if i:
             bottom.set_ylabel("")
     return figure
