@@ -110,6 +110,11 @@ class ExactImages(nn.Module):
             return sum(image.pixels for image in self._given)
         return len(self.dimensions) * _RESOLUTION[0] * _RESOLUTION[1]
 
+    @property
+    def observes(self) -> bool:
+        """Whether the conventions may still change."""
+        return not self._complete
+
     @torch.no_grad()
     def observe(self, clouds: Float[Tensor, "1 points dim"]) -> bool:
         """Fit the conventions to this cloud of the teacher, too; returns whether they have changed."""

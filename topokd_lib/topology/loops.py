@@ -13,7 +13,16 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["centre", "draw_bars", "measure_edges", "pull_bars", "pull_ends", "span", "span_clouds"]
+__all__ = [
+    "centre",
+    "draw_bars",
+    "measure_edges",
+    "pull_bars",
+    "pull_ends",
+    "sort_edges",
+    "span",
+    "span_packed",
+]
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.int64]
@@ -93,6 +102,36 @@ def span(
 
 
 @machine_code
+def span_packed(matrices: FloatArray, norms: FloatArray, factor: np.float32, edges: IntArray) -> None:
+    """:func:`span` for float32 and at most 2¹⁶ points, in one pass over a row instead of three.
+
+    An edge is one integer: the bits of its length, then its ends. The smaller integer comes first in the
+    order of lengths and, among equal ones, of pairs; the least one names the edge that it belongs to.
+    """
+    batch, points = norms.shape
+    none = np.int64(2**63 - 1)
+    key = np.empty(points, np.int64)
+    joined = np.empty(points, np.float32)
+    for graph in range(batch):
+        key[:] = none
+        joined[:] = 0
+        new: Any = np.int64(0)
+        for step in range(points - 1):
+            least = key[new] = none
+            joined[new] = np.inf
+            for j in range(points):
+                x = norms[graph, new] + norms[graph, j] + factor * matrices[graph, new, j]
+                bits = np.float32(x if x > joined[j] else joined[j]).view(np.int32)
+                edge = np.int64(bits) << 32 | min(new, j) << 16 | max(new, j)
+                key[j] = min(key[j], edge)
+                least = min(least, key[j])
+            first, second = least >> 16 & 0xFFFF, least & 0xFFFF
+            edges[graph, step, 0] = first
+            edges[graph, step, 1] = second
+            new = second if joined[first] > 0 else first
+
+
+@machine_code
 def measure_edges(points: FloatArray, edges: IntArray, lengths: FloatArray) -> None:
     """Euclidean lengths, in float64 inside."""
     for cloud in range(len(edges)):
@@ -115,26 +154,8 @@ def measure_edges(points: FloatArray, edges: IntArray, lengths: FloatArray) -> N
 
 
 @machine_code
-def span_clouds(
-    points: FloatArray,
-    products: FloatArray,
-    close: float,
-    infinite: np.signedinteger[Any],
-    edges: IntArray,
-    lengths: FloatArray,
-    precise: npt.NDArray[np.bool_],
-) -> None:
-    """Trees from the products of centred points, the shortest edge first, measured again from differences.
-
-    Where the shortest edge, squared, is not longer than ``close`` times the squared radius of the cloud,
-    products may not be precise enough.
-    """
-    norms = np.empty(products.shape[:2], products.dtype)
-    for cloud in range(len(products)):
-        for point in range(products.shape[1]):
-            norms[cloud, point] = products[cloud, point, point]
-    span(products, norms, norms.dtype.type(-2), infinite, edges)
-    measure_edges(points, edges, lengths)
+def sort_edges(edges: IntArray, lengths: FloatArray) -> None:
+    """The shortest first, in place; by insertion, quadratic as Prim's algorithm is, and stable."""
     for cloud in range(len(edges)):
         for edge in range(1, edges.shape[1]):
             length, i, j = lengths[cloud, edge], edges[cloud, edge, 0], edges[cloud, edge, 1]
@@ -147,7 +168,6 @@ def span_clouds(
             lengths[cloud, place] = length
             edges[cloud, place, 0] = i
             edges[cloud, place, 1] = j
-        precise[cloud] = lengths[cloud, 0] ** 2 > close * norms[cloud].max()
 
 
 @machine_code

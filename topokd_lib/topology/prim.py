@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["compiled", "infinite_bits", "prim", "prim_numpy"]
+__all__ = ["compiled", "prim", "prim_numpy"]
 
 FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.int64]
@@ -31,7 +31,7 @@ def compiled() -> ModuleType | None:
     return loops
 
 
-def infinite_bits(dtype: np.dtype[Any]) -> Any:
+def _infinite_bits(dtype: np.dtype[Any]) -> Any:
     """The bits of infinity, read as an integer of the size of the type."""
     return np.array(np.inf, dtype=dtype).view(np.int32 if dtype == np.float32 else np.int64)[()]
 
@@ -53,7 +53,11 @@ def prim(matrices: FloatArray, norms: FloatArray, factor: float) -> IntArray:
         return prim_numpy(matrices, norms, factor)
     batch, points = norms.shape
     edges = np.empty((batch, points - 1, 2), dtype=np.int64)
-    loops.span(matrices, norms, norms.dtype.type(factor), infinite_bits(norms.dtype), edges)
+    scale = norms.dtype.type(factor)
+    if norms.dtype == np.float32 and points <= 2**16:
+        loops.span_packed(matrices, norms, scale, edges)
+    else:
+        loops.span(matrices, norms, scale, _infinite_bits(norms.dtype), edges)
     return edges
 
 

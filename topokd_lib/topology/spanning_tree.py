@@ -20,7 +20,7 @@ from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
 
 from topokd_lib.errors import InvalidPoints
-from topokd_lib.topology.prim import compiled, infinite_bits, prim
+from topokd_lib.topology.prim import compiled, prim
 
 __all__ = ["check_axes", "check_points", "edge_lengths", "h0_deaths", "minimum_spanning_tree", "mst_edges"]
 
@@ -302,15 +302,9 @@ def _trees_of_products(
         else:
             np.subtract(clouds, clouds.mean(axis=1, keepdims=True), out=centred)
         np.matmul(centred, centred.transpose(0, 2, 1), out=products)  # numpy computes one triangle only
-        if loops and clouds.shape[1] > 1:
-            edges = np.empty((len(clouds), clouds.shape[1] - 1, 2), dtype=np.int64)
-            lengths, precise = np.empty(edges.shape[:2], clouds.dtype), np.empty(len(clouds), dtype=np.bool_)
-            bits = infinite_bits(clouds.dtype)
-            loops.span_clouds(clouds, products, close, bits, edges, lengths, precise)
-        else:
-            norms = np.ascontiguousarray(np.einsum("bii->bi", products))
-            edges, lengths = _shortest_first(clouds, prim(products, norms, -2.0))
-            precise = (lengths[:, :1] ** 2 > close * norms.max(axis=1, keepdims=True)).all(axis=1)
+        norms = np.ascontiguousarray(np.einsum("bii->bi", products))
+        edges, lengths = _shortest_first(clouds, prim(products, norms, -2.0))
+        precise = (lengths[:, :1] ** 2 > close * norms.max(axis=1, keepdims=True)).all(axis=1)
     return edges, lengths, precise
 
 
@@ -327,6 +321,12 @@ def _careful_trees(clouds: FloatArray) -> tuple[IntArray, FloatArray]:
 
 
 def _shortest_first(clouds: FloatArray, edges: IntArray) -> tuple[IntArray, FloatArray]:
-    lengths = _lengths(torch.from_numpy(clouds), torch.from_numpy(edges)).numpy()
+    """The edges, in place if they can be, and their lengths, measured from differences."""
+    if loops := compiled():
+        lengths = np.empty(edges.shape[:2], clouds.dtype)
+        loops.measure_edges(clouds, edges, lengths)
+        loops.sort_edges(edges, lengths)
+        return edges, lengths
+    lengths = _edge_lengths(torch.from_numpy(clouds), torch.from_numpy(edges)).numpy()
     order = np.arange(len(edges))[:, None], lengths.argsort(axis=1, kind="stable")
     return edges[order], lengths[order]
