@@ -23,6 +23,8 @@ class Contender:
         items: How many items one sample takes: enough for the clock, few enough for the budget.
         missing: Why it cannot run here, if so: it is named in the table and not run.
         comparable: False if it computes something else, whose time is of interest all the same.
+        floor: The least ratio of its time to ours, about half of what was measured; below is a regression.
+            None: nothing is promised.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Contender:
     items: int = 1
     missing: str = ""
     comparable: bool = True
+    floor: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,16 @@ class Case:
 
 @dataclass
 class Timing:
-    """What one contender took, in milliseconds per item."""
+    """What one contender took, in milliseconds per item, and how many MiB at its peak if that was asked."""
 
     name: str
     difference: float | None
     agrees: bool
     missing: str = ""
+    floor: float | None = None
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
+    peak: float | None = None
 
     @property
     def median(self) -> float:
@@ -75,6 +80,11 @@ class Timing:
     def slowdown(self) -> float:
         """Wall time over CPU time: well above 1, something else was running."""
         return statistics.median(self.wall) / self.median
+
+    def below_floor(self, ours: "Timing") -> bool:
+        """Whether ours is less far ahead than promised."""
+        timed = bool(self.cpu) and bool(ours.cpu)
+        return timed and self.floor is not None and self.median < self.floor * ours.median
 
 
 def disagreement(found: npt.NDArray[np.floating], reference: npt.NDArray[np.floating]) -> float:
@@ -98,7 +108,8 @@ def run_case(case: Case, *, seconds: float, rounds: int, seed: int = 0) -> list[
             continue
         found = contender.compute(GATE)  # what has to be compiled is compiled now
         difference = disagreement(found, reference) if contender.comparable else None
-        timings.append(Timing(contender.name, difference, difference is None or difference <= case.tolerance))
+        agrees = difference is None or difference <= case.tolerance
+        timings.append(Timing(contender.name, difference, agrees, floor=contender.floor))
     order = [pair for pair in zip(case.contenders, timings, strict=True) if pair[1].agrees]
     shuffle = random.Random(seed)
     for done in range(rounds):

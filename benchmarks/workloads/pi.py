@@ -50,7 +50,9 @@ def _density(pairs: Tensor, side: int) -> Case:
     return Case(
         f"density, {pairs.shape[1]} bars, {side} × {side}",
         (
-            Contender("gudhi", lambda n: gudhi.fit_transform(arrays[:n]).reshape(n, side, side), items=16),
+            Contender(
+                "gudhi", lambda n: gudhi.fit_transform(arrays[:n]).reshape(n, side, side), items=16, floor=10
+            ),
             Contender("torch, an exponential per pixel", lambda n: _naive(pairs[:n], side).numpy(), items=16),
             Contender("ours", _ours(image, pairs), items=256),
         ),

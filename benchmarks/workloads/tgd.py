@@ -84,7 +84,12 @@ def _case(name: str, persistence: ScanPersistence) -> Case:
 
     installed = find_spec("ripser") and find_spec("persim")
     contenders = (
-        Contender("official: ripser, persim PersImage", lambda count: official(pictures[:count]), items=16)
+        Contender(
+            "official: ripser, persim PersImage",
+            lambda count: official(pictures[:count]),
+            items=16,
+            floor=60 if persistence.precision == "float32" else 30,
+        )
         if installed
         else Contender("official", missing="ripser or persim not installed (extra: bench)"),
         Contender("gudhi CubicalPersistence, our formula", best_of_gudhi, items=32),

@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks.__main__ import row
+from benchmarks.__main__ import chosen, row
 from benchmarks.measure import Case, Contender, Timing, disagreement, run_case
+from benchmarks.memory import peak
 from benchmarks.workloads import alpha, dist, h0, h1, objectives, pi, step
 from tools.environment import ROOT
 
@@ -181,3 +182,38 @@ def test_a_quick_run_agrees_with_the_official_route_and_records_where_it_ran(tmp
     for case in record["cases"]:
         timed = [entry for entry in case["contenders"] if not entry["missing"]]
         assert all(entry["agrees"] and len(entry["cpu"]) == 3 for entry in timed), case["case"]
+
+
+def test_a_contender_that_comes_too_near_is_below_its_floor():
+    def timing(milliseconds, floor=None):
+        return Timing("x", 0.0, agrees=True, floor=floor, wall=[milliseconds] * 5, cpu=[milliseconds] * 5)
+
+    ours = timing(2.0)
+    assert "BELOW its floor of 10" in row(timing(19.0, floor=10), ours)
+    assert "BELOW" not in row(timing(21.0, floor=10), ours)
+    assert "BELOW" not in row(timing(0.1), ours), "nothing was promised"
+
+
+def test_engines_are_chosen_by_a_word_of_their_name():
+    names = ("reference", "gudhi RipsPersistence", "giotto-ph", "ours")
+    case = chosen(Case("size", tuple(contender(name, 1.0) for name in names), 1e-3), ["GIOTTO"])
+    assert [one.name for one in case.contenders] == ["reference", "giotto-ph", "ours"]
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="other systems do not say what a process took at its peak"
+)
+def test_the_peak_of_triangles_is_that_of_a_simplex_tree():
+    case, *_ = h1.cases(quick=True)
+    official = peak("h1", case.name, case.contenders[0].name, quick=True)
+    assert 1 < official < 10, "43,000 simplices of some 61 bytes"
+
+
+def test_what_is_promised_of_the_speed_is_kept():
+    """Ratios of processor time, with half of what was measured as the limit: noise does not reach it."""
+    command = (
+        "-m benchmarks --quick --only h0 pi step --engines official gudhi ripsnet --rounds 5 --budget 15"
+    )
+    done = subprocess.run([sys.executable, *command.split()], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("official") >= 6
