@@ -368,6 +368,39 @@ def _not_public(module: Any, name: str, cell: str) -> list[str]:
 
 
 @rule
+def shown_cells_suffice(chapter: Chapter) -> list[str]:
+    """Who copies the cells of a page needs nothing that the page hides."""
+    shown: set[str] = set()
+    hidden: set[str] = set()
+    complaints = []
+    for cell, tree in chapter.trees():
+        bound = _bound(tree)
+        if "remove-cell" in cell.metadata.get("tags", ()):
+            hidden |= bound
+            continue
+        used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+        complaints += [
+            f"cell {cell.id} uses {name}, which only a hidden cell brings"
+            for name in sorted((used & hidden) - bound - shown)
+        ]
+        shown |= bound
+    return complaints
+
+
+def _bound(tree: ast.Module) -> set[str]:
+    """Names that a cell imports, defines or assigns."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return names
+
+
+@rule
 def imports(chapter: Chapter) -> list[str]:
     """Nothing that is slow, needs the network, or draws what a page cannot show."""
     complaints = []
@@ -525,6 +558,7 @@ BREAKS: dict[str, list[tuple[Callable[[], Chapter], str]]] = {
         (lambda: _with_code("from topokd_lib import objectives\nobjectives.Pair"), "objectives.Pair"),
         (lambda: _with_code("x._inside"), "private"),
     ],
+    "shown_cells_suffice": [(lambda: _with_code("book.source(len)"), "uses book")],
     "imports": [
         (lambda: _with_code("from tqdm.auto import tqdm"), "tqdm.auto"),
         (lambda: _with_code("import torchvision.models"), "torchvision"),
