@@ -1,6 +1,11 @@
-"""Execute every chapter, build the HTML with warnings as errors, and check what was built."""
+"""Execute every chapter, build the HTML with warnings as errors, and check what was built.
+
+What a chapter took is printed and written to `_build/report.json`; no page shows it, so that two builds of
+one state are equal (`python -m tools.compare_builds`).
+"""
 
 import argparse
+import json
 import os
 import re
 import resource
@@ -10,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +29,9 @@ from nbclient.exceptions import DeadKernelError
 from tools.book_extension import CACHES, ROOT, cache_folder
 
 HTML = ROOT / "_build" / "html"
+REPORT = ROOT / "_build" / "report.json"
 SECONDS_PER_CHAPTER = 60
+BYTES_PER_CHAPTER = 2**30
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -47,17 +55,41 @@ def chapters() -> list[Path]:
     return [path for path in notebooks if path.exists()]
 
 
+class Cost(NamedTuple):
+    """What the execution of a chapter took."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+
+    def excess(self) -> str:
+        """What is more than a chapter may take, in words; empty if nothing is."""
+        # Both: on a busy machine the wall time is long, with several threads the CPU time is.
+        if min(self.seconds, self.cpu_seconds) > SECONDS_PER_CHAPTER:
+            return f"may take {SECONDS_PER_CHAPTER} s, took {self.seconds:.0f} s"
+        if self.peak_bytes > BYTES_PER_CHAPTER:
+            return f"may use 1024 MiB of memory, used {self.peak_bytes / 2**20:.0f} MiB"
+        return ""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.seconds:6.1f} s  ({self.cpu_seconds:5.1f} s of CPU)  {self.peak_bytes / 2**20:4.0f} MiB"
+        )
+
+
 class Executed(NamedTuple):
     """A chapter with its outputs, what it took, and what failed, if anything."""
 
     notebook: nbformat.NotebookNode
-    seconds: float
-    cpu_seconds: float
+    cost: Cost
     error: str
 
 
 def run_chapter(path: Path, cell_timeout: int) -> Executed:
-    """Execute one notebook in its own folder and a kernel of its own."""
+    """Execute one notebook in its own folder and a kernel of its own.
+
+    The peak is that of the largest child that this process ever had: call it in a fresh process.
+    """
     notebook = nbformat.read(path, as_version=4)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     quiet = ["--IPKernelApp.log_level=40"]  # it warns of unencrypted connections within this machine
@@ -66,27 +98,40 @@ def run_chapter(path: Path, cell_timeout: int) -> Executed:
             notebook, str(path.parent), cell_timeout, allow_errors=False, extra_arguments=quiet
         )
     except DeadKernelError:
-        return Executed(notebook, 0, 0, "The kernel died while it ran this chapter; was the memory full?")
+        dead = "The kernel died while it ran this chapter; was the memory full?"
+        return Executed(notebook, Cost(0, 0, 0), dead)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    peak_bytes = after.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     error = COLOUR.sub("", str(result.err)) if result.err else ""
-    return Executed(notebook, result.time, cpu_seconds, error)
+    return Executed(notebook, Cost(result.time, cpu_seconds, peak_bytes), error)
 
 
-def execute(jobs: int, cell_timeout: int) -> dict[Path, str]:
-    """Execute the chapters that the cache does not hold; returns what failed, by chapter."""
+def fresh_processes(jobs: int) -> ProcessPoolExecutor:
+    """A pool whose every task has a process of its own, so that its children's memory is the task's alone."""
+    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1)
+
+
+def waiting() -> list[Path]:
+    """The chapters that the cache does not hold as executed and measured with the present library."""
     cache = get_cache(cache_folder())
     wanted = []
     for path in chapters():
         try:
-            cache.match_cache_notebook(nbformat.read(path, as_version=4))
+            record = cache.match_cache_notebook(nbformat.read(path, as_version=4))
         except KeyError:
             wanted.append(path)
-    if not wanted:
-        return {}
-    print(f"Executing {len(wanted)} of {len(chapters())} chapters, {jobs} at a time", flush=True)
+        else:
+            if not set(Cost._fields) <= record.data.keys():  # Jupyter Book itself does not measure
+                wanted.append(path)
+    return wanted
+
+
+def execute(wanted: list[Path], jobs: int, cell_timeout: int) -> dict[Path, str]:
+    """Execute these chapters and keep their outputs in the cache; returns what failed, by chapter."""
+    cache = get_cache(cache_folder())
     failed = {}
-    with ProcessPoolExecutor(jobs) as pool:
+    with fresh_processes(jobs) as pool:
         running = {pool.submit(run_chapter, path, cell_timeout): path for path in wanted}
         for future in as_completed(running):
             path = running[future]
@@ -96,25 +141,24 @@ def execute(jobs: int, cell_timeout: int) -> dict[Path, str]:
                 failed[path] = done.error
                 print(f"  FAILED   {name}", flush=True)
             else:
-                taken = {"execution_seconds": done.seconds, "cpu_seconds": done.cpu_seconds}
-                bundle = CacheBundleIn(done.notebook, str(path), data=taken)
+                bundle = CacheBundleIn(done.notebook, str(path), data=done.cost._asdict())
                 cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
-                print(f"  {done.seconds:6.1f} s  {name}", flush=True)
+                print(f"  {done.cost}  {name}", flush=True)
     return failed
 
 
-def execution_seconds() -> dict[Path, tuple[float, float]]:
-    """Wall and CPU seconds of each chapter, this time or when it was last executed."""
+def costs() -> dict[str, Cost]:
+    """What each chapter took, this time or when it was last executed."""
     cache = get_cache(cache_folder())
-    seconds = {}
+    taken = {}
     for path in chapters():
+        name = str(path.relative_to(ROOT))
         try:
             record = cache.match_cache_notebook(nbformat.read(path, as_version=4))
         except KeyError:
-            sys.exit(f"{path.relative_to(ROOT)} or the library changed during the build; run it again.")
-        wall = float(record.data["execution_seconds"])
-        seconds[path] = wall, float(record.data.get("cpu_seconds", wall))
-    return seconds
+            sys.exit(f"{name} or the library changed during the build; run it again.")
+        taken[name] = Cost(*(record.data[field] for field in Cost._fields))
+    return taken
 
 
 def missing_pages() -> list[str]:
@@ -135,7 +179,7 @@ def main() -> None:
     """Build the book; exit with an explanation if anything is not as it should be."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=2, help="chapters executed at the same time")
-    parser.add_argument("--strict", action="store_true", help="a chapter slower than a minute is an error")
+    parser.add_argument("--strict", action="store_true", help="a chapter over a minute or 1 GB is an error")
     options = parser.parse_args()
     start = time.monotonic()
     os.chdir(ROOT)
@@ -143,7 +187,10 @@ def main() -> None:
     os.environ.update(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, PYDEVD_DISABLE_FILE_VALIDATION="1")
 
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
-    failed = execute(options.jobs, config["execute"]["timeout"])
+    wanted = waiting()
+    if wanted:
+        print(f"Executing {len(wanted)} of {len(chapters())} chapters, {options.jobs} at a time", flush=True)
+    failed = execute(wanted, options.jobs, config["execute"]["timeout"])
     for path, error in failed.items():
         print(f"\n{path.relative_to(ROOT)}\n{error}", file=sys.stderr)
     if failed:
@@ -161,17 +208,24 @@ def main() -> None:
         sys.exit(f"Jupyter Book ended well but wrote no {', '.join(missing)}; full output: {log}")
 
     prune_caches()
-    seconds = execution_seconds()
-    for path, (wall, cpu) in seconds.items():
-        print(f"  {wall:6.1f} s  ({cpu:.1f} s of CPU)  {path.relative_to(ROOT)}")
-    # Both: on a busy machine the wall time is long, with several threads the CPU time is.
-    slow = [path for path, taken in seconds.items() if min(taken) > SECONDS_PER_CHAPTER]
-    total = sum(wall for wall, _ in seconds.values())
-    print(f"{len(seconds)} chapters take {total:.0f} s; this run took {time.monotonic() - start:.0f} s.")
+    taken = costs()
+    for name, cost in taken.items():
+        print(f"  {cost}  {name}")
+    seconds = time.monotonic() - start
+    report = {
+        "jobs": options.jobs,
+        "cores": os.cpu_count(),
+        "seconds": seconds,
+        "executed": len(wanted),
+        "chapters": {name: cost._asdict() for name, cost in taken.items()},
+    }
+    REPORT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    total = sum(cost.seconds for cost in taken.values())
+    print(f"{len(taken)} chapters take {total:.0f} s; this run took {seconds:.0f} s.")
     print(f"\n  The book: {HTML / 'index.html'}\n  To read it in a browser: make serve\n")
-    if slow and options.strict:
-        names = ", ".join(str(path.relative_to(ROOT)) for path in slow)
-        sys.exit(f"A chapter may take {SECONDS_PER_CHAPTER} s; these took longer: {names}")
+    excesses = [f"{name} {excess}" for name, cost in taken.items() if (excess := cost.excess())]
+    if excesses and options.strict:
+        sys.exit("\n".join(excesses))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def init(seed: int = 0) -> None:
     torch.manual_seed(seed)
     torch.set_num_threads(2)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, cuBLAS is not deterministic
-    torch.use_deterministic_algorithms(True, warn_only=True)  # noqa: FBT003 (torch's own signature)
+    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms also loads the compiler, 150 MB
     torch.set_printoptions(precision=4, sci_mode=False, linewidth=72)
     options: dict[str, Any] = {"precision": 4, "suppress": True, "linewidth": 72}
     if np.lib.NumpyVersion(np.__version__) >= "2.0.0":

@@ -1,6 +1,7 @@
 """The book's build: the cache sees the library, every page exists, and what is broken fails."""
 
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -135,6 +136,10 @@ def test_a_book_is_built_again_with_the_library_as_it_is(project):
     intro = (project.root / "_build/html/book/intro.html").read_text()
     assert '"../_static/vendor/mathjax/tex-mml-chtml.js' in intro
 
+    report = json.loads((project.root / "_build/report.json").read_text())
+    assert report["executed"] == 1
+    assert report["chapters"]["book/part/chapter.ipynb"].keys() == set(build_book.Cost._fields)
+
     assert "Executing" not in project.build().stdout
 
     (project.root / "topokd_lib" / "number.txt").write_text("two")
@@ -174,4 +179,50 @@ def test_a_chapter_that_waits_takes_time_but_no_computing(tmp_path):
     notebook(tmp_path / "chapter.ipynb", "import time; time.sleep(3)")
     done = build_book.run_chapter(tmp_path / "chapter.ipynb", 30)
     assert done.error == ""
-    assert done.seconds > 3 > done.cpu_seconds > 0
+    assert done.cost.seconds > 3 > done.cost.cpu_seconds > 0
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_chapter_is_its_own(tmp_path):
+    notebook(tmp_path / "large.ipynb", "taken = b'x' * 300_000_000")
+    notebook(tmp_path / "small.ipynb", "1 + 1")
+    with build_book.fresh_processes(1) as pool:
+        large, small = (
+            pool.submit(build_book.run_chapter, tmp_path / name, 30).result().cost.peak_bytes
+            for name in ("large.ipynb", "small.ipynb")
+        )
+    assert 300e6 < large < 500e6
+    assert 10e6 < small < 200e6
+
+
+def test_a_chapter_may_take_a_minute_and_one_gigabyte():
+    minute, gigabyte = build_book.SECONDS_PER_CHAPTER, build_book.BYTES_PER_CHAPTER
+    assert build_book.Cost(minute, minute, gigabyte).excess() == ""
+    assert build_book.Cost(minute + 9, minute, 0).excess() == ""  # a busy machine
+    assert build_book.Cost(70, 65, 0).excess() == "may take 60 s, took 70 s"
+    assert "memory" in build_book.Cost(0, 0, 2 * gigabyte).excess()
+
+
+def test_no_page_shows_what_differs_from_build_to_build():
+    for page in (ROOT / "book").rglob("*.md"):
+        assert "nb-exec-table" not in page.read_text(encoding="utf-8"), page
+
+
+@pytest.mark.slow
+def test_a_chapter_executed_again_gives_the_same_bytes(tmp_path):
+    cell = """
+from topokd_lib import book
+book.init()
+import torch, matplotlib.pyplot as plt
+x = torch.rand(200, 2, requires_grad=True)
+(x @ x.T).square().sum().backward()
+plt.scatter(*x.detach().T, s=4); plt.plot([0, 1]); plt.fill_between([0, 1], [0, 1], clip_on=True)
+plt.show()
+print(x.grad.sum(), torch.rand(1), {"a", "b", "c"} == {"c", "b", "a"})
+"""
+    notebook(tmp_path / "chapter.ipynb", cell)
+    runs = [build_book.run_chapter(tmp_path / "chapter.ipynb", 60) for _ in range(2)]
+    assert [run.error for run in runs] == ["", ""]
+    first, second = (run.notebook.cells[1].outputs for run in runs)
+    assert first == second
+    assert "image/svg+xml" in str(first)
