@@ -1,7 +1,7 @@
 """Record what the last `make book` measured, and write the colophon's table from the record.
 
-`python -m tools.book_costs` after a build from a cold cache (`make clean book`); with `--table` only the table
-is written anew. The record lies in `results`, on which chapters may depend: the next build executes them all.
+`python -m tools.book_costs` after a build from a cold cache (`make clean book`); with `--table` only the
+table is written anew. The record lies in `results`, on which chapters may depend: the next build is cold.
 """
 
 import argparse
@@ -24,8 +24,8 @@ def take_over() -> None:
     report = json.loads(REPORT.read_text(encoding="utf-8"))
     if report["executed"] != len(report["chapters"]):
         raise SystemExit(
-            f"The last build executed {report['executed']} of {len(report['chapters'])} chapters and kept the "
-            "others; run `make clean book`, so that all are measured in one build."
+            f"The last build executed {report['executed']} of {len(report['chapters'])} chapters and kept "
+            "the others; run `make clean book`, so that all are measured in one build."
         )
     record = {"command": f"make clean book JOBS={report['jobs']}", **provenance(), **report}
     RECORD.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -33,14 +33,15 @@ def take_over() -> None:
 
 def table(record: dict[str, Any]) -> str:
     """The colophon's table and the sentence that says what was measured."""
-    lines = ["| Chapter | seconds | memory, MiB |", "| --- | ---: | ---: |"]
+    lines = ["| Chapter | CPU, s | memory, MiB |", "| --- | ---: | ---: |"]
     for name, cost in record["chapters"].items():
         link = Path(name).relative_to("book")
-        lines.append(f"| []({link}) | {cost['seconds']:.0f} | {cost['peak_bytes'] / 2**20:.0f} |")
+        lines.append(f"| []({link}) | {cost['cpu_seconds']:.0f} | {cost['peak_bytes'] / 2**20:.0f} |")
     source = (
         f"Measured with `{record['command']}`, {record['jobs']} chapters at a time on {record['cores']} "
         f"cores ({record['hardware']['cpu']}), commit `{record['commit'][:7]}`; the whole build took "
-        f"{record['seconds']:.0f} s. Memory is the peak of the chapter's process."
+        f"{record['seconds']:.0f} s. The seconds are those of the processor: on a machine of your own you wait "
+        "about as long, on a busy one longer. Memory is the peak of the chapter's process."
     )
     return "\n".join([*lines, "", source])
 

@@ -220,7 +220,8 @@ def accuracies_figure(scores: Mapping[str, Sequence[float]], chance: float) -> F
     figure, ax = plt.subplots(figsize=(WIDTH, 0.22 * WIDTH + 0.38 * len(scores)))
     for row, values in enumerate(reversed(list(scores.values()))):
         colour = ACCENT if row == len(scores) - 1 else NOISE
-        ax.scatter(values, np.full(len(values), row), s=22, color=colour, alpha=0.8, linewidths=0, zorder=3)
+        rows = np.full(len(values), row)
+        ax.scatter(values, rows, s=22, color=colour, alpha=0.8, linewidths=0, zorder=3, clip_on=False)
         mean, deviation = np.mean(values), np.std(values, ddof=1)
         ax.plot([mean, mean], [row - 0.22, row + 0.22], color=INK, linewidth=1.8, zorder=4)
         text = f"{mean:.2f} ± {deviation:.2f}"
