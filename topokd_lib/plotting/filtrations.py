@@ -139,6 +139,10 @@ def diagrams_figure(clouds: Mapping[str, Tensor | ArrayLike]) -> Figure:
         top.spines[:].set_visible(False)
         for dimension, pairs in enumerate(both):
             draw_diagram(bottom, pairs, dimension=dimension, limits=_limits(diagrams))
+        if len(clouds) > 2:  # panels are narrow
+            bottom.set(xticks=bottom.get_xticks()[::2], yticks=bottom.get_yticks()[::2])
+        if bottom is not below[0]:
+            bottom.set_ylabel("")
     return figure
 
 
