@@ -31,7 +31,7 @@ from tools.book_extension import CACHES, ROOT, cache_folder
 HTML = ROOT / "_build" / "html"
 REPORT = ROOT / "_build" / "report.json"
 SECONDS_PER_CHAPTER = 60
-BYTES_PER_CHAPTER = 2**30
+BYTES_PER_CHAPTER = 2**30 * 21 // 20  # 1 GiB, and what one run differs from the next
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -68,7 +68,7 @@ class Cost(NamedTuple):
         if min(self.seconds, self.cpu_seconds) > SECONDS_PER_CHAPTER:
             return f"may take {SECONDS_PER_CHAPTER} s, took {self.seconds:.0f} s"
         if self.peak_bytes > BYTES_PER_CHAPTER:
-            return f"may use 1024 MiB of memory, used {self.peak_bytes / 2**20:.0f} MiB"
+            return f"may use 1 GiB of memory, used {self.peak_bytes / 2**20:.0f} MiB"
         return ""
 
     def __str__(self) -> str:
