@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from topokd_lib.topology.checks import check_tensor
 from topokd_lib.topology.critical import (
     Places,
     check_function,
@@ -66,6 +67,7 @@ def cubical_diagrams(
             ``"auto"`` takes the faster of those that can.
 
     Raises:
+        TypeError: If the images are not a tensor.
         ValueError: If the images have no batch axis, are empty, not real or not finite, an option is
             unknown, or numba is asked for volumes.
         ImportError: If numba is asked for and not installed.
@@ -82,6 +84,7 @@ def cubical_diagrams(
         vertices [[1.0, 5.0]] [[5.0, 9.0]]
         top-cells [] [[1.0, 9.0]]
     """
+    check_tensor("images", images)
     if images.ndim < 3:
         raise ValueError(
             f"images have the axes (batch, height, width), got shape {tuple(images.shape)}; "

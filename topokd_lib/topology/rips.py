@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from topokd_lib.errors import did_you_mean
+from topokd_lib.topology.checks import is_real
 from topokd_lib.topology.critical import check_options, finish
 from topokd_lib.topology.diagrams import PersistenceDiagrams
 from topokd_lib.topology.spanning_tree import (
@@ -245,5 +246,5 @@ def _check_options(
         raise ValueError(
             f"there is no engine {engine!r}.{did_you_mean(engine, known)} Known: {', '.join(known)}."
         )
-    if max_edge_length is not None and not max_edge_length >= 0:
-        raise ValueError(f"the longest edge is a length of at least 0 or None, got {max_edge_length}")
+    if max_edge_length not in (None, np.inf) and not is_real(max_edge_length, 0):
+        raise ValueError(f"the longest edge is a length of at least 0 or None, got {max_edge_length!r}")
