@@ -7,7 +7,7 @@ beside it: point clouds in :mod:`~topokd_lib.topology.spanning_tree`, diagrams i
 
 import math
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ __all__ = [
     "check_reals",
     "check_square",
     "check_tensor",
+    "is_finite",
     "is_real",
     "is_whole",
 ]
@@ -28,12 +29,12 @@ __all__ = [
 
 def is_whole(number: Any, least: int | float = -math.inf) -> bool:
     """Whether this is a whole number of at least ``least``."""
-    return isinstance(number, Integral) and int(number) >= least
+    return isinstance(number, (int, Integral)) and int(number) >= least
 
 
 def is_real(number: Any, least: int | float = -math.inf) -> bool:
     """Whether this is a finite real number of at least ``least``."""
-    return isinstance(number, Real) and math.isfinite(number) and float(number) >= least
+    return isinstance(number, (float, Real)) and math.isfinite(number) and float(number) >= least
 
 
 def check_tensor(name: str, values: Any) -> None:
@@ -52,17 +53,26 @@ def check_reals(name: str, values: Any, *axes: str, finite: bool = True) -> None
         raise ValueError(f"{name} have real values, got {values.dtype}; convert with .float()")
     if 0 in shape:
         raise ValueError(f"there is nothing in {name} of shape {shape}: no axis may be 0")
-    # Nearly always one sum tells that there is nothing to look for.
-    if finite and not math.isfinite(values.detach().sum()) and not (known := values.isfinite()).all():
-        place = tuple((~known).nonzero()[0].tolist())
-        raise ValueError(
-            f"{name} are finite: {values[place].item()} at {place} ({int((~known).sum())} such values in all)"
-        )
+    if finite and not is_finite(values):
+        _refuse_infinite(name, values)
 
 
-def check_square(name: str, matrix: Any, *, finite: bool = True) -> None:
-    """Raise unless this is a square matrix of real numbers."""
-    check_reals(name, matrix, "points", "points", finite=finite)
+def is_finite(values: Tensor) -> bool:
+    """Whether all numbers are finite. Nearly always one sum tells."""
+    return math.isfinite(values.detach().sum()) or bool(values.isfinite().all())
+
+
+def _refuse_infinite(name: str, values: Tensor) -> NoReturn:
+    wrong = ~values.isfinite()
+    place = tuple(wrong.nonzero()[0].tolist())
+    raise ValueError(
+        f"{name} are finite: {values[place].item()} at {place} ({int(wrong.sum())} such values in all)"
+    )
+
+
+def check_square(name: str, matrix: Any) -> None:
+    """Raise unless this is a square matrix of real numbers; they are not looked at."""
+    check_reals(name, matrix, "points", "points", finite=False)
     if matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"{name} are a square matrix, got shape {tuple(matrix.shape)}")
 
@@ -74,11 +84,14 @@ def check_matrix(name: str, matrix: Any) -> None:
     """
     check_square(name, matrix)
     entries = matrix.detach()
-    if (least := entries.min().item()) < 0:
+    least, greatest = map(float, entries.aminmax())  # not a number, if one is not
+    if not math.isfinite(least) or not math.isfinite(greatest):
+        _refuse_infinite(name, entries)
+    if least < 0:
         raise ValueError(f"{name} are at least 0, found {least}")
     if not torch.equal(entries, entries.T):
         gap = float((entries - entries.T).abs().max())
-        if gap > max(1e-4, torch.finfo(entries.dtype).eps ** 0.5) * float(entries.max()):
+        if gap > max(1e-4, torch.finfo(entries.dtype).eps ** 0.5) * greatest:
             raise ValueError(
                 f"{name} are the same in both directions, but the triangles of the matrix differ by "
                 f"{gap:.3g}; symmetrise with (matrix + matrix.T) / 2"
@@ -93,9 +106,9 @@ def check_edges(edges: Any, count: int) -> None:
         raise ValueError(
             f"edges are integers of shape (edges, 2), got {edges.dtype} of shape {tuple(edges.shape)}"
         )
-    wrong = ((edges < 0) | (edges >= count)).any(dim=1)
-    if wrong.any():
-        edge = int(wrong.nonzero()[0])
+    first, last = map(int, edges.aminmax()) if edges.numel() else (0, -1)
+    if first < 0 or last >= count:
+        edge = int(((edges < 0) | (edges >= count)).any(dim=1).nonzero()[0])
         raise ValueError(
             f"edge {edge} joins {tuple(edges[edge].tolist())}, but there are {count} vertices, counted from 0"
         )

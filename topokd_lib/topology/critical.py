@@ -29,7 +29,7 @@ Places = npt.NDArray[np.int64]
 
 def check_options(dimensions: Sequence[int], essential: str) -> None:
     """Raise ValueError unless dimensions and the treatment of essential bars make sense."""
-    given = tuple(dimensions) if isinstance(dimensions, Sequence) else ()
+    given = tuple(dimensions) if isinstance(dimensions, (tuple, Sequence)) else ()
     if not given or not all(is_whole(number, 0) for number in given) or len(set(given)) < len(given):
         raise ValueError(f"dimensions are one or more different numbers from 0 on, got {dimensions!r}")
     if essential not in ("drop", "keep"):

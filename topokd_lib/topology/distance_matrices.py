@@ -12,7 +12,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from topokd_lib.errors import InvalidPoints
-from topokd_lib.topology.checks import check_edges, check_matrix, check_reals, check_square, check_tensor
+from topokd_lib.topology.checks import (
+    check_edges,
+    check_matrix,
+    check_reals,
+    check_square,
+    check_tensor,
+    is_finite,
+)
 from topokd_lib.topology.spanning_tree import check_points
 
 __all__ = [
@@ -56,7 +63,7 @@ def check_same_samples(student: Tensor, teacher: Tensor, what: str, needed: int 
         )
     for name, cloud in (("student", student), ("teacher", teacher)):
         check_reals(f"the {name}'s points", cloud, "points", "dim", finite=False)
-        if not bool(cloud.detach().isfinite().all()):
+        if not is_finite(cloud):
             point = int((~cloud.detach().isfinite()).any(dim=1).nonzero()[0])
             raise InvalidPoints(
                 f"coordinates must be finite: the {name}'s point {point} is not; look for an exploding "
@@ -177,6 +184,6 @@ def edge_weights(
         >>> edge_weights(torch.tensor([[0.0, 5.0], [5.0, 0.0]]), torch.tensor([[0, 1]]))
         tensor([5.])
     """
-    check_square("distances", distances, finite=False)
+    check_square("distances", distances)
     check_edges(edges, len(distances))
     return distances[edges[:, 0], edges[:, 1]]
