@@ -921,3 +921,90 @@ def test_an_error_of_others_is_told_from_ours():
     assert origin(topology.faces, {"simplex": (0, 1)}) == "no error"
     assert origin(torch.ones(2).reshape, {"shape": (3,)}).startswith("RuntimeError: shape")
     assert origin(topology.faces, {}).startswith("TypeError: ")
+
+
+# What is said, where it is said in one place for many functions.
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: topology.persistence_entropy(topology.rips_diagrams(POINTS)),
+            TypeError,
+            r"are PersistenceDiagrams of one dimension, got tuple; take one of those that rips_diagrams",
+        ),
+        (
+            lambda: topology.persistence_entropy(diagrams_with(2.0, 1.0)),
+            ValueError,
+            r"diagram 1, bar 0 is \(birth, death\) = \(2\.0, 1\.0\); a bar dies no earlier than it is born",
+        ),
+        (
+            lambda: topology.signal_diagrams([[1.0]]),
+            TypeError,
+            "signals are a tensor, got list; convert with",
+        ),
+        (lambda: topology.cosine_graph(POINTS), ValueError, r"shape \(vertices, dim\), got \(2, 6, 3\)"),
+        (lambda: topology.cosine_graph(CLOUD.long()), ValueError, r"got torch\.int64; convert with \.float"),
+        (lambda: topology.cosine_graph(CLOUD[:0]), ValueError, r"nothing in points of shape \(0, 3\)"),
+        (lambda: topology.cosine_graph(CLOUD / 0), ValueError, r"finite: inf at \(0, 0\) \(18 such values"),
+        (lambda: topology.graph_spectrum(CLOUD), ValueError, r"are a square matrix, got shape \(6, 3\)"),
+        (lambda: topology.graph_spectrum(-WEIGHTS), ValueError, "weights are at least 0, found -"),
+        (lambda: topology.graph_spectrum(WEIGHTS.triu()), ValueError, "triangles of the matrix differ by"),
+        (
+            lambda: topology.edge_weights(LENGTHS, EDGES + 4),
+            ValueError,
+            r"edge 1 joins \(5, 6\), but there are 6",
+        ),
+        (
+            lambda: topology.cross_barcode(LENGTHS, LENGTHS[:5, :5]),
+            ValueError,
+            "distance matrices of one shape",
+        ),
+        (
+            lambda: topology.spectral_distance(WEIGHTS, WEIGHTS[:5, :5]),
+            ValueError,
+            "equally many.* got 6 and 5",
+        ),
+        (lambda: topology.signal_smoothness(WEIGHTS, CLOUD[:5]), ValueError, "each of the 6 vertices"),
+        (lambda: H0[:1], TypeError, r"taken by its number, got slice.*select takes several"),
+        (lambda: H0[2], IndexError, "there are 2 diagrams, counted from 0, got the number 2"),
+        (lambda: H0.select(torch.tensor([2])), ValueError, r"go from 0 to 1, got \[2\]"),
+        (lambda: H0.select(H0.mask[:, 0]), TypeError, r"are int64, got torch\.bool; .*nonzero"),
+        (
+            lambda: PersistenceDiagrams(H0.pairs, H0.mask.int(), 0),
+            TypeError,
+            r"mask of truth values.*mask\.bool",
+        ),
+        (lambda: PersistenceDiagrams.from_list(1, 0), TypeError, "one diagram for each sample, got int"),
+        (lambda: PersistenceDiagrams.from_gudhi([(0, (0.0, 1.0))], 0), TypeError, "of one for each sample,"),
+        (lambda: topology.closure([0, 1]), TypeError, r"a tuple of whole numbers.*such as \(0, 2\), got 0"),
+        (lambda: topology.betti_numbers(3), TypeError, "a complex is a list of simplices, got int"),
+        (lambda: topology.rank_mod_2([[1]]), TypeError, "a matrix is a numpy array, got list"),
+        (lambda: topology.rank_mod_2(np.array([[2]])), ValueError, "reduce it with matrix % 2"),
+        (
+            lambda: topology.reduce_boundary(TRIANGLE),
+            TypeError,
+            "is a FilteredComplex, got list; make one with",
+        ),
+        (
+            lambda: FilteredComplex.lower_star([(0,)], [1.0]),
+            TypeError,
+            r"values of vertices are a mapping.*got list.*dict\(enumerate",
+        ),
+        (
+            lambda: NETWORK(POINTS.double()),
+            TypeError,
+            r"computes in torch\.float32, got clouds of torch\.float64",
+        ),
+        (lambda: topology.topology_health(POINTS, POINTS, "x"), TypeError, "is a PersistenceImage, got str"),
+        (
+            lambda: topology.robustness(IMAGE, IMAGE, POINTS),
+            TypeError,
+            "is a RipsNet, got PersistenceImage; build",
+        ),
+    ],
+)
+def test_messages(call, error, message, unchecked):
+    with pytest.raises(error, match=message):
+        call()

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 __all__ = [
@@ -57,7 +58,7 @@ def check_reals(name: str, values: Any, *axes: str, finite: bool = True) -> None
         _refuse_infinite(name, values)
 
 
-def is_finite(values: Tensor) -> bool:
+def is_finite(values: Float[Tensor, "*axes"]) -> bool:
     """Whether all numbers are finite. Nearly always one sum tells."""
     return math.isfinite(values.detach().sum()) or bool(values.isfinite().all())
 

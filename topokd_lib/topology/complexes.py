@@ -241,6 +241,10 @@ class FilteredComplex:
 
         Raises:
             ValueError: If the value is not a number; infinity is the whole complex.
+
+        Example:
+            >>> FilteredComplex({(0,): 0.0, (1,): 1.0}).at(0.5)
+            [(0,)]
         """
         if not (is_real(value) or value in (-math.inf, math.inf)):
             raise ValueError(f"a filtration value is a real number, got {value!r}")

@@ -106,7 +106,8 @@ def wasserstein_distance(
     .. math:: W_q = \min_{\text{matchings}} \Big(\sum_{(x, y)} \lVert x - y \rVert^q\Big)^{1/q}
 
     The matching is found exactly (by SciPy), without gradient; the steps are then measured again with
-    gradient. Where the distance is 0 the gradient is 0. The cost grows like the cube of the number of bars.
+    gradient. Distances are in the unit of births and deaths. Where the distance is 0 the gradient is 0. The
+    cost grows like the cube of the number of bars.
 
     Args:
         first: One diagram per cloud, finite bars only.

@@ -140,6 +140,11 @@ class ImagePersistence(ABC):
         Raises:
             TypeError: If the settings are no mapping.
             ValueError: If the kind or a setting is unknown, missing or out of range.
+
+        Example:
+            >>> kind = CubicalPersistence(construction="vertices")
+            >>> ImagePersistence.from_dict(kind.to_dict()) == kind
+            True
         """
         if not isinstance(settings, Mapping):
             raise TypeError(f"settings are a mapping, as to_dict makes it, got {type(settings).__name__}")

@@ -187,6 +187,12 @@ class PersistenceImage:
         Differs from:
             The official code takes the first 200 bars, so that its bandwidth depends on the order of the
             diagrams; see :meth:`topkd_official`.
+
+        Example:
+            >>> diagrams = PersistenceDiagrams.from_list([[[0.0, 1.0], [0.0, 2.0], [0.0, 4.0]]], dimension=0)
+            >>> image = PersistenceImage.fit(diagrams)
+            >>> image.birth_range, image.persistence_range, round(image(diagrams).max().item(), 4)
+            ((0.0, 0.0), (1.0, 4.0), 1.0)
         """
         bars = _bars(diagrams)
         if bandwidth is None:
@@ -225,6 +231,12 @@ class PersistenceImage:
             TypeError: If the diagrams are something else.
             ValueError: If that pixel is not positive, so that there is nothing to divide by, or a bar dies
                 before it is born.
+
+        Example:
+            >>> diagrams = PersistenceDiagrams.from_list([[[0.0, 1.0]]], dimension=0)
+            >>> image = PersistenceImage((0.0, 0.0), (0.0, 1.0), bandwidth=1.0).normalised(diagrams)
+            >>> round(image.scale, 4), round(image(diagrams).max().item(), 4)
+            (0.1592, 1.0)
         """
         check_diagrams(diagrams)
         plain = replace(self, scale=1.0)
@@ -258,6 +270,11 @@ class PersistenceImage:
         Raises:
             TypeError: If the settings are no mapping.
             ValueError: If a setting is missing, unknown or out of range.
+
+        Example:
+            >>> image = PersistenceImage((0.0, 0.0), (0.0, 1.0), bandwidth=1.0)
+            >>> PersistenceImage.from_dict(image.to_dict()) == image
+            True
         """
         if not isinstance(settings, Mapping):
             raise TypeError(f"settings are a mapping, as to_dict makes it, got {type(settings).__name__}")

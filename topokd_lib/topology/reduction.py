@@ -76,6 +76,11 @@ class Reduction:
 
         Raises:
             ValueError: If the dimensions or ``essential`` make no sense.
+
+        Example:
+            >>> interval = FilteredComplex({(0,): 0.0, (1,): 1.0, (0, 1): 3.0})
+            >>> reduce_boundary(interval).diagrams(essential="keep")[0][0].tolist()
+            [[0.0, inf], [1.0, 3.0]]
         """
         check_options(dimensions, essential)
         values = self.filtration.values

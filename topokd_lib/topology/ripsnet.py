@@ -232,6 +232,18 @@ def fit_ripsnet(
             the network's reach, or the validation part would be empty or without variation.
         TrainingDiverged: If the error stops being finite.
         CheckpointError: If the state cannot be read, or is that of another training.
+
+    Example:
+        One number to learn: how far the points are from each other.
+
+        >>> random = torch.Generator().manual_seed(0)
+        >>> sizes = torch.rand(64, 1, 1, generator=random)
+        >>> clouds = sizes * torch.randn(64, 16, 2, generator=random)
+        >>> _ = torch.manual_seed(0)
+        >>> network = RipsNet(dim=2, pixels=1, pooling="mean")
+        >>> report = fit_ripsnet(network, clouds, sizes, epochs=30, learning_rate=1e-2, batch_size=16)
+        >>> report.epochs_run, report.r2 > 0.8
+        (30, True)
     """
     if not all(is_whole(number, 1) for number in (epochs, batch_size, patience)):
         raise ValueError(
@@ -532,6 +544,20 @@ class RipsNetArtefact:
 
         Raises:
             CheckpointError: If there is no such file, it is damaged, or it is something else.
+
+        Example:
+            >>> import tempfile
+            >>> image = PersistenceImage((0.0, 0.0), (0.0, 1.0), bandwidth=0.1, resolution=(5, 5))
+            >>> network = RipsNet(dim=3, pixels=25)
+            >>> made = RipsNetArtefact(network, image, 0, "resnet20", "a1b2", "pooled", cloud_size=32)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     made.save(f"{folder}/ripsnet.safetensors")
+            ...     found = RipsNetArtefact.load(f"{folder}/ripsnet.safetensors")
+            >>> (
+            ...     found.image == image,
+            ...     torch.equal(found.network(torch.ones(1, 4, 3)), network(torch.ones(1, 4, 3))),
+            ... )
+            (True, True)
         """
         try:
             with safe_open(path, framework="pt") as file:

@@ -44,6 +44,11 @@ def check_points(points: Tensor) -> None:
 
     Raises:
         InvalidPoints: With the first cloud and point that are wrong, counted from 0.
+
+    Example:
+        >>> check_points(torch.zeros(5, 2))
+        Traceback (most recent call last):
+        topokd_lib.errors.InvalidPoints: point clouds have the axes (batch, points, dim), got shape (5, 2); …
     """
     check_axes(points)
     finite = points.detach().isfinite()
