@@ -35,6 +35,9 @@ __all__ = [
 SCALES = ("mean", "max", "quantile", "none")
 """What distances can be divided by, see :func:`scale_distances`."""
 
+_QUANTILE_LIMIT = 2**24
+"""torch refuses to take quantiles of more numbers."""
+
 
 def check_same_samples(student: Tensor, teacher: Tensor, what: str, needed: int = 2) -> None:
     """Raise unless both are one cloud each, of the same number of points, at least ``needed``, all finite.
@@ -124,8 +127,8 @@ def scale_distances(
 
     Raises:
         TypeError: If the distances are not a tensor.
-        ValueError: If they are not a symmetric matrix of finite numbers of at least 0, or there is no such
-            scale.
+        ValueError: If they are not a symmetric matrix of finite numbers of at least 0, there is no such scale,
+            or more than 4,096 points are to have a quantile.
 
     Example:
         >>> scale_distances(torch.tensor([[0.0, 4.0], [4.0, 0.0]]), "mean")
@@ -164,6 +167,11 @@ def _unit(distances: Float[Tensor, "points points"], scale: str) -> Float[Tensor
         case "max":
             unit = distances.max()
         case "quantile":
+            if distances.numel() > _QUANTILE_LIMIT:
+                raise ValueError(
+                    f"torch takes quantiles of at most {_QUANTILE_LIMIT} numbers, and {count} points have "
+                    f"{distances.numel()} distances; divide by 'mean' or 'max' instead"
+                )
             unit = distances.to(torch.promote_types(distances.dtype, torch.float32)).quantile(0.9)
         case _:
             raise ValueError(f"distances are divided by one of {', '.join(SCALES)}, got {scale!r}")

@@ -35,7 +35,11 @@ def _rotated(clouds: Tensor, random: torch.Generator) -> Tensor:
 
 
 def _permuted(clouds: Tensor, random: torch.Generator) -> Tensor:
-    return clouds[..., torch.randperm(clouds.shape[2], generator=random).to(clouds.device)]
+    """In another order than the given one, if there is one."""
+    order = torch.randperm(clouds.shape[2], generator=random)
+    if torch.equal(order, order.sort().values):
+        order = order.roll(1)
+    return clouds[..., order.to(clouds.device)]
 
 
 def _noisy(clouds: Tensor, random: torch.Generator, share: float) -> Tensor:
