@@ -127,8 +127,8 @@ def scale_distances(
 
     Raises:
         TypeError: If the distances are not a tensor.
-        ValueError: If they are not a symmetric matrix of finite numbers of at least 0, there is no such scale,
-            or more than 4,096 points are to have a quantile.
+        ValueError: If they are not a symmetric matrix of finite numbers of at least 0, there is no such
+            scale, or more than 4,096 points are to have a quantile.
 
     Example:
         >>> scale_distances(torch.tensor([[0.0, 4.0], [4.0, 0.0]]), "mean")
