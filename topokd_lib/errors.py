@@ -78,7 +78,7 @@ def did_you_mean(name: str, available: Iterable[str]) -> str:
         >>> did_you_mean("transformer", ["resnet20", "vgg8"])
         ''
     """
-    near = difflib.get_close_matches(name, list(available), n=1)
+    near = difflib.get_close_matches(str(name), list(available), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 

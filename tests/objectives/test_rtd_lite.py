@@ -104,3 +104,9 @@ class TestErrors:
             rtd_lite_loss(torch.randn(3, 2), torch.randn(3, 2), mode="mean")
         with pytest.raises(ValueError, match="divided by one of mean, max, quantile, none, got 'median'"):
             rtd_lite_loss(torch.randn(3, 2), torch.randn(3, 2), normalise="median")
+
+
+def test_a_cloud_too_large_for_torchs_quantile_is_told_what_to_divide_by(monkeypatch):
+    monkeypatch.setattr("topokd_lib.topology.distance_matrices._QUANTILE_LIMIT", 15)
+    with pytest.raises(ValueError, match=r"at most 15 numbers, and 4 points have 16.*'mean' or 'max'"):
+        scale_distances(torch.zeros(4, 4), "quantile")

@@ -332,7 +332,7 @@ def test_gradient_of_sorted_deaths(order):
         (
             batch([[0, 1]]),
             replace(batch([[0, 1]]), pairs=torch.tensor([[[0, np.nan]]], dtype=torch.float64)),
-            "second diagram 0, bar 0 is not a number",
+            r"diagram 0, bar 0 is .*\(0\.0, nan\).*both are numbers",
         ),
     ],
 )

@@ -244,7 +244,7 @@ def test_points_that_are_none(teacher, image, unchecked):
 
 
 def test_ripsnet_of_another_image_or_width(teacher, image, ripsnet):
-    with pytest.raises(ValueError, match="draws 400 pixels, but the image has 64"):
+    with pytest.raises(ValueError, match="draws 400 pixels, but the image has 8 × 8 = 64"):
         topology_health(teacher, teacher, WIDE, ripsnet)
     with pytest.raises(ValueError, match=r"reads clouds of shape \(batch, points, 8\).*\(4, 24, 5\)"):
         topology_health(clouds(dim=5), teacher, image, ripsnet)

@@ -362,7 +362,7 @@ def test_the_wrong_artefact_is_refused(change, message):
 
 def test_image_and_network_of_unequal_resolution():
     image = PersistenceImage((0.0, 0.0), (0.1, 2.0), 0.2, resolution=(5, 5))
-    with pytest.raises(ValueError, match="draws 30 pixels, the image has 5 × 5 = 25"):
+    with pytest.raises(ValueError, match="draws 30 pixels, but the image has 5 × 5 = 25"):
         artefact(image=image)
 
 

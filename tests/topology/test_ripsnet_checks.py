@@ -72,7 +72,7 @@ def test_what_is_refused(network, image, clouds, unchecked):
         robustness(network, image, clouds, kind="salt")
     with pytest.raises(ValueError, match=r"from 0 to 1, and noise is at least 0, got \(2\.0,\)"):
         robustness(network, image, clouds, shares=(2.0,))
-    with pytest.raises(ValueError, match="draws 16 pixels, but the image has 4"):
+    with pytest.raises(ValueError, match="draws 16 pixels, but the image has 2 × 2 = 4"):
         examine_ripsnet(network, PersistenceImage((0, 1), (0, 1), 0.1, (2, 2)), clouds)
 
 

@@ -15,8 +15,9 @@ from jaxtyping import Float
 from scipy.stats import rankdata
 from torch import Tensor
 
-from topokd_lib.topology.distance_matrices import pairwise_distances
-from topokd_lib.topology.spanning_tree import check_points, h0_deaths, mst_edges
+from topokd_lib.topology.checks import is_whole
+from topokd_lib.topology.distance_matrices import check_same_clouds, pairwise_distances
+from topokd_lib.topology.spanning_tree import h0_deaths, mst_edges
 
 __all__ = ["CloudAgreement", "cloud_agreement"]
 
@@ -34,7 +35,8 @@ class CloudAgreement:
         tree: Share of the teacher's minimum spanning tree that is in the student's, edges being pairs of
             samples.
         deaths: Mean difference of the sorted H0 deaths, after each cloud was divided by its mean distance,
-            relative to the mean of the teacher's: the shape of the bars, without sizes and without names.
+            relative to the mean of the teacher's: the shape of the bars, without sizes and without names. Not
+            a number if all points of a cloud are equal.
         raw_deaths: The same of clouds as they are: shape and size.
     """
 
@@ -94,16 +96,10 @@ def cloud_agreement(
         >>> round(agreement.deaths, 4), round(agreement.raw_deaths, 4)
         (0.0, 1.0)
     """
-    check_points(student)
-    check_points(teacher)
-    if student.shape[:2] != teacher.shape[:2]:
+    check_same_clouds(student, teacher)
+    if not is_whole(neighbours, 1) or neighbours >= student.shape[1]:
         raise ValueError(
-            f"student and teacher see the same samples in the same clouds, got shapes "
-            f"{tuple(student.shape)} and {tuple(teacher.shape)}"
-        )
-    if not 1 <= neighbours < student.shape[1]:
-        raise ValueError(
-            f"{neighbours} nearest neighbours need clouds of at least {neighbours + 1} points, got "
+            f"neighbours={neighbours!r} have to be at least 1, and fewer than the points of a cloud, here "
             f"{student.shape[1]}"
         )
     rows = [_one(*pair, neighbours) for pair in zip(student.double(), teacher.double(), strict=True)]

@@ -44,8 +44,8 @@ def alpha_diagrams(
     """Persistence diagrams of the alpha filtration of every cloud, through gudhi, in float64 inside.
 
     In the unit ``"diameter"`` values compare with those of :func:`~topokd_lib.topology.rips.rips_diagrams`:
-    in dimension 0 the diagrams are the same; above, the filtrations differ, and so do the diagrams. Bars of
-    length 0 are left out, and a duplicate of a point adds no bar.
+    in dimension 0 the diagrams are the same; above, the filtrations differ, and so do the diagrams. Homology
+    is taken modulo 2. Bars of length 0 are left out, and a duplicate of a point adds no bar.
 
     There is no gradient: the diagrams are constants. Use Rips, or
     :func:`~topokd_lib.topology.spanning_tree.h0_deaths`, in a loss. The triangulation grows quickly with the
@@ -60,7 +60,7 @@ def alpha_diagrams(
             infinity.
 
     Raises:
-        InvalidPoints: See :func:`~topokd_lib.topology.spanning_tree.check_points`.
+        InvalidPoints: See :func:`~topokd_lib.topology.check_points`.
         ValueError: If the unit, the dimensions or ``essential`` are unknown.
 
     Example:
@@ -97,5 +97,5 @@ def _bars(points: Array, dimensions: Sequence[int]) -> list[Array]:
     from gudhi import AlphaComplex
 
     tree = AlphaComplex(points=points).create_simplex_tree()
-    tree.compute_persistence(persistence_dim_max=True)
+    tree.compute_persistence(homology_coeff_field=2, persistence_dim_max=True)
     return [tree.persistence_intervals_in_dimension(dimension).reshape(-1, 2) for dimension in dimensions]

@@ -11,9 +11,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from topokd_lib.topology.checks import as_array, is_real, is_whole
 
 __all__ = [
     "FilteredComplex",
@@ -37,6 +40,7 @@ def faces(simplex: Simplex) -> list[Simplex]:
     """The faces of a simplex of one dimension less: its boundary. A vertex has none.
 
     Raises:
+        TypeError: If the simplex is not a tuple of whole numbers.
         ValueError: If the vertices are not in strictly ascending order, or there are none.
 
     Example:
@@ -51,6 +55,7 @@ def closure(simplices: Iterable[Simplex]) -> list[Simplex]:
     """The smallest complex with these simplices: they and all their faces, low dimensions first.
 
     Raises:
+        TypeError: If these are not simplices, see :func:`faces`.
         ValueError: See :func:`faces`.
 
     Example:
@@ -58,6 +63,7 @@ def closure(simplices: Iterable[Simplex]) -> list[Simplex]:
         [(0,), (1,), (2,), (0, 1)]
     """
     found: set[Simplex] = set()
+    _check_several(simplices)
     for simplex in simplices:
         _check_simplex(simplex)
         found.update(face for size in range(1, len(simplex) + 1) for face in combinations(simplex, size))
@@ -77,8 +83,8 @@ def triangulated_grid(height: int, width: int) -> list[Simplex]:
         >>> triangulated_grid(2, 2)[4:]
         [(0, 1), (0, 2), (0, 3), (1, 3), (2, 3), (0, 1, 3), (0, 2, 3)]
     """
-    if height < 1 or width < 1:
-        raise ValueError(f"an image has at least one pixel, got {height} × {width}")
+    if not (is_whole(height, 1) and is_whole(width, 1)):
+        raise ValueError(f"an image has at least one pixel, got {height!r} × {width!r}")
     corners = [row * width + column for row in range(height - 1) for column in range(width - 1)]
     squares = [(a, a + side, a + width + 1) for a in corners for side in (1, width)]
     path = [(a, a + 1) for a in range(height * width - 1)] if 1 in (height, width) else []
@@ -111,7 +117,9 @@ def boundary_matrix(simplices: Sequence[Simplex], dimension: int) -> Matrix:
     given; an entry is true where the row is a face of the column. In dimension 0 there are no rows.
 
     Raises:
-        ValueError: If the simplices are no complex: a face is missing, or one comes twice.
+        TypeError: If these are not simplices, see :func:`faces`.
+        ValueError: If the simplices are no complex: a face is missing, or one comes twice; or if the
+            dimension is not a whole number from 0 on.
 
     Example:
         >>> boundary_matrix(closure([(0, 1), (1, 2)]), dimension=1).astype(int)
@@ -120,8 +128,7 @@ def boundary_matrix(simplices: Sequence[Simplex], dimension: int) -> Matrix:
                [0, 1]])
     """
     _check_complex(simplices)
-    if dimension < 0:
-        raise ValueError(f"dimensions are counted from 0, got {dimension}")
+    _check_dimension(dimension)
     columns = [simplex for simplex in simplices if len(simplex) == dimension + 1]
     row = {face: index for index, face in enumerate(s for s in simplices if len(s) == dimension)}
     matrix = np.zeros((len(row), len(columns)), dtype=bool)
@@ -135,7 +142,8 @@ def rank_mod_2(matrix: Matrix) -> int:
     """Rank over GF(2), where 1 + 1 = 0, by Gaussian elimination.
 
     Raises:
-        ValueError: If the matrix does not have two axes.
+        TypeError: If the matrix is not a numpy array.
+        ValueError: If it does not have two axes, or an entry is neither 0 nor 1.
 
     Example:
         The boundary of a triangle. Over the real numbers, without signs, the rank would be 3.
@@ -143,8 +151,14 @@ def rank_mod_2(matrix: Matrix) -> int:
         >>> rank_mod_2(np.array([[1, 1, 0], [1, 0, 1], [0, 1, 1]], dtype=bool))
         2
     """
+    if not isinstance(matrix, np.ndarray):
+        raise TypeError(f"a matrix is a numpy array, got {type(matrix).__name__}; convert with np.array")
     if matrix.ndim != 2:
         raise ValueError(f"a matrix has two axes, got shape {matrix.shape}")
+    if not np.isin(matrix, (0, 1)).all():
+        raise ValueError(
+            "a matrix over GF(2) holds 0 and 1 alone, or truth values; reduce it with matrix % 2"
+        )
     rows = matrix.astype(bool)
     rank = 0
     for column in range(rows.shape[1]):
@@ -189,6 +203,7 @@ class FilteredComplex:
         values: Filtration value of each simplex. No simplex enters before its faces.
 
     Raises:
+        TypeError: If the values are not a mapping from simplices.
         ValueError: If the simplices are no complex, or a value is not finite or below that of a face.
 
     Example:
@@ -200,10 +215,15 @@ class FilteredComplex:
     values: Mapping[Simplex, float]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.values, Mapping):
+            raise TypeError(
+                f"a filtration is a mapping from simplices to values, such as {{(0,): 0.0}}, got "
+                f"{type(self.values).__name__}"
+            )
         _check_complex(list(self.values))
         for simplex, value in self.values.items():
-            if not math.isfinite(value):
-                raise ValueError(f"filtration values are finite, but {simplex} enters at {value}")
+            if not is_real(value):
+                raise ValueError(f"filtration values are finite numbers, but {simplex} enters at {value!r}")
             for face in faces(simplex):
                 if self.values[face] > value:
                     raise ValueError(
@@ -217,7 +237,17 @@ class FilteredComplex:
         return tuple(sorted(self.values, key=lambda simplex: (self.values[simplex], *_by_dimension(simplex))))
 
     def at(self, value: float) -> list[Simplex]:
-        """The complex at a filtration value: what has entered by then."""
+        """The complex at a filtration value: what has entered by then.
+
+        Raises:
+            ValueError: If the value is not a number; infinity is the whole complex.
+
+        Example:
+            >>> FilteredComplex({(0,): 0.0, (1,): 1.0}).at(0.5)
+            [(0,)]
+        """
+        if not (is_real(value) or value in (-math.inf, math.inf)):
+            raise ValueError(f"a filtration value is a real number, got {value!r}")
         return [simplex for simplex in self.simplices if self.values[simplex] <= value]
 
     @classmethod
@@ -227,12 +257,18 @@ class FilteredComplex:
         """The closure of the simplices; each enters with its last vertex.
 
         Raises:
-            ValueError: If a vertex has no value.
+            TypeError: If these are not simplices, or the values are no mapping.
+            ValueError: If a vertex has no value, or one that is not finite.
 
         Example:
             >>> FilteredComplex.lower_star([(0, 1)], {0: 2.0, 1: 5.0}).values
             {(0,): 2.0, (1,): 5.0, (0, 1): 5.0}
         """
+        if not isinstance(vertex_values, Mapping):
+            raise TypeError(
+                f"values of vertices are a mapping, such as {{0: 2.0}}, got {type(vertex_values).__name__}; "
+                f"make one of a list with dict(enumerate(values))"
+            )
         complete = closure(simplices)
         for vertex in sorted({vertex for simplex in complete for vertex in simplex}):
             if vertex not in vertex_values:
@@ -250,20 +286,21 @@ class FilteredComplex:
             dimension: Highest dimension of a simplex. Homology is right below it, not in it.
 
         Raises:
-            ValueError: If the points do not have two axes or are not finite, or the dimension is negative.
+            TypeError: If the points are not real numbers.
+            ValueError: If they do not have two axes or are not finite, or the dimension is not a whole number
+                from 0 on.
 
         Example:
             >>> FilteredComplex.rips([[0.0, 0.0], [3.0, 4.0]], dimension=1).values
             {(0,): 0.0, (1,): 0.0, (0, 1): 5.0}
         """
-        cloud = np.asarray(points, dtype=np.float64)
+        cloud = as_array("points", points).astype(np.float64)
         if cloud.ndim != 2 or not np.isfinite(cloud).all():
             raise ValueError(
                 f"one cloud has finite coordinates of shape (points, dim), got shape {cloud.shape}"
                 f"{'' if np.isfinite(cloud).all() else ' with values that are not finite'}"
             )
-        if dimension < 0:
-            raise ValueError(f"dimensions are counted from 0, got {dimension}")
+        _check_dimension(dimension)
         lengths = np.linalg.norm(cloud[:, None] - cloud[None], axis=2)
         return cls(
             {
@@ -278,12 +315,29 @@ def _by_dimension(simplex: Simplex) -> tuple[int, Simplex]:
     return len(simplex), simplex
 
 
+def _check_dimension(dimension: int) -> None:
+    if not is_whole(dimension, 0):
+        raise ValueError(f"dimensions are whole numbers, counted from 0, got {dimension!r}")
+
+
+def _check_several(simplices: Any) -> None:
+    if not isinstance(simplices, Iterable):
+        raise TypeError(f"a complex is a list of simplices, got {type(simplices).__name__}")
+
+
 def _check_simplex(simplex: Simplex) -> None:
+    if not isinstance(simplex, tuple) or not all(map(is_whole, simplex)):
+        raise TypeError(
+            f"a simplex is a tuple of whole numbers, its vertices, such as (0, 2), got {simplex!r}"
+        )
     if not simplex or any(a >= b for a, b in pairwise(simplex)):
         raise ValueError(f"a simplex lists its vertices in strictly ascending order, got {simplex}")
 
 
 def _check_complex(simplices: Sequence[Simplex]) -> None:
+    _check_several(simplices)
+    for simplex in simplices:
+        _check_simplex(simplex)
     known = set(simplices)
     if len(known) < len(simplices):
         raise ValueError("a complex holds every simplex once, got one twice")

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from topokd_lib.topology.checks import check_tensor, is_whole
 from topokd_lib.topology.diagrams import PersistenceDiagrams
 
 __all__ = ["Places", "check_function", "check_options", "diagrams_at", "finish", "lower_star_places"]
@@ -28,14 +29,16 @@ Places = npt.NDArray[np.int64]
 
 def check_options(dimensions: Sequence[int], essential: str) -> None:
     """Raise ValueError unless dimensions and the treatment of essential bars make sense."""
-    if not dimensions or min(dimensions) < 0 or len(set(dimensions)) != len(dimensions):
-        raise ValueError(f"dimensions are one or more different numbers from 0 on, got {tuple(dimensions)}")
+    given = tuple(dimensions) if isinstance(dimensions, (tuple, Sequence)) else ()
+    if not given or not all(is_whole(number, 0) for number in given) or len(set(given)) < len(given):
+        raise ValueError(f"dimensions are one or more different numbers from 0 on, got {dimensions!r}")
     if essential not in ("drop", "keep"):
         raise ValueError(f"essential bars are handled by 'drop' or 'keep', got {essential!r}")
 
 
 def check_function(name: str, values: Tensor, axes: str) -> None:
-    """Raise ValueError unless ``values`` are real and finite, and there is at least one."""
+    """Raise unless ``values`` is a tensor of finite real numbers, at least one."""
+    check_tensor(name, values)
     if not values.is_floating_point():
         raise ValueError(f"{name} have real values, got {values.dtype}; convert with {name}.float()")
     if 0 in values.shape:

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from topokd_lib.topology.checks import check_tensor
 from topokd_lib.topology.critical import (
     Places,
     check_function,
@@ -48,8 +49,9 @@ def cubical_diagrams(
     """Persistence diagrams of every image, filtered by its pixels.
 
     Births and deaths are in the unit of the pixels, and each is the value of one pixel, the vertex or the
-    coface that enters last: the gradient goes there. Bars of length 0 are left out; the order of the others
-    is that of the engine. Where pixels are equal, engines may name different ones.
+    coface that enters last: the gradient goes there. Homology is taken modulo 2. Bars of length 0 are left
+    out; the order of the others is that of the engine. Where pixels are equal, engines may name
+    different ones.
 
     Args:
         images: Images of one size, single channel, or volumes; fold channels into the batch with
@@ -66,6 +68,7 @@ def cubical_diagrams(
             ``"auto"`` takes the faster of those that can.
 
     Raises:
+        TypeError: If the images are not a tensor.
         ValueError: If the images have no batch axis, are empty, not real or not finite, an option is
             unknown, or numba is asked for volumes.
         ImportError: If numba is asked for and not installed.
@@ -82,6 +85,7 @@ def cubical_diagrams(
         vertices [[1.0, 5.0]] [[5.0, 9.0]]
         top-cells [] [[1.0, 9.0]]
     """
+    check_tensor("images", images)
     if images.ndim < 3:
         raise ValueError(
             f"images have the axes (batch, height, width), got shape {tuple(images.shape)}; "
@@ -129,6 +133,7 @@ def _values(
 
     compute = CubicalPersistence(
         homology_dimensions=list(dimensions),
+        homology_coeff_field=2,
         input_type="vertices" if construction == "vertices" else "top_dimensional_cells",
     )
     found = compute.fit_transform(list(images))
@@ -155,11 +160,11 @@ def _critical_pixels(
 
     if construction == "vertices":
         grid = CubicalComplex(vertices=image)
-        grid.compute_persistence()
+        grid.compute_persistence(homology_coeff_field=2)
         generators = grid.vertices_of_persistence_pairs()
     else:
         grid = CubicalComplex(top_dimensional_cells=image)
-        grid.compute_persistence()
+        grid.compute_persistence(homology_coeff_field=2)
         generators = grid.cofaces_of_persistence_pairs()
     # gudhi counts pixels with the first axis fastest, torch with the last; the place -1 (never) stays.
     renumbered = np.append(np.arange(image.size).reshape(image.shape).ravel(order="F"), -1)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from topokd_lib.topology.diagrams import PersistenceDiagrams, require_finite, split
+from topokd_lib.topology.diagrams import PersistenceDiagrams, check_diagrams, require_finite, split
 from topokd_lib.topology.landscapes import check_positions
 
 __all__ = ["betti_curve", "persistence_entropy"]
@@ -34,7 +34,9 @@ def betti_curve(
         positions: Filtration values :math:`t`, in any order.
 
     Raises:
-        ValueError: If there is no position, or one is not finite.
+        TypeError: If diagrams or positions are something else.
+        ValueError: If there is no position, or one is not finite; or if a bar is not a number or dies before
+            it is born.
 
     Example:
         >>> diagrams = PersistenceDiagrams.from_list([[[0.0, 2.0], [0.0, 1.0]]], dimension=0)
@@ -42,6 +44,7 @@ def betti_curve(
         tensor([[2, 2, 1, 0]])
     """
     check_positions(positions)
+    check_diagrams(diagrams)
     parts = []
     for pairs, mask in split(diagrams, _CHUNK // len(positions)):
         t = positions.to(pairs)
@@ -67,7 +70,8 @@ def persistence_entropy(
             go from 0 to 1 and diagrams of different size compare; 0 for a single bar.
 
     Raises:
-        ValueError: If a bar is infinite or not a number.
+        TypeError: If the diagrams are something else.
+        ValueError: If a bar is infinite or not a number, or dies before it is born.
 
     Differs from:
         giotto-tda counts in bits (divide by ln 2), and its ``normalize`` divides by the binary logarithm of

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-__all__ = ["PersistenceDiagrams"]
+from topokd_lib.topology.checks import as_array, check_tensor, is_whole
+
+__all__ = ["PersistenceDiagrams", "check_diagrams", "require_finite", "split"]
 
 Infinite = Literal["keep", "drop", "error"] | float
 """Bars that never die: as they are, left out, refused, or dead at this filtration value."""
@@ -28,7 +30,10 @@ class PersistenceDiagrams:
         dimension: Homology dimension: 0 components, 1 loops, 2 voids.
 
     Raises:
-        ValueError: If the shapes do not belong together, or the dimension is negative.
+        TypeError: If pairs or mask are not tensors, of real numbers and of truth values.
+        ValueError: If the shapes do not belong together, the devices differ, or the dimension is not a whole
+            number from 0 on. Bars are not looked at here, which would cost time in every step of a training:
+            :meth:`from_list` refuses those that die before they are born, and so does what takes diagrams.
 
     Example:
         >>> diagrams = PersistenceDiagrams.from_list([[[0.0, 1.0], [0.0, 3.0]], [[0.0, 2.0]]], dimension=0)
@@ -43,14 +48,25 @@ class PersistenceDiagrams:
     dimension: int
 
     def __post_init__(self) -> None:
+        check_tensor("pairs", self.pairs)
+        check_tensor("masks", self.mask)
+        if not self.pairs.is_floating_point() or self.mask.dtype != torch.bool:
+            raise TypeError(
+                f"diagrams are real pairs and a mask of truth values, got {self.pairs.dtype} and "
+                f"{self.mask.dtype}; convert with pairs.float() and mask.bool()"
+            )
+        if self.pairs.device != self.mask.device:
+            raise ValueError(
+                f"pairs and mask are on one device, got {self.pairs.device} and {self.mask.device}"
+            )
         if self.pairs.ndim != 3 or self.pairs.shape[2] != 2 or self.mask.shape != self.pairs.shape[:2]:
             raise ValueError(
                 f"diagrams are pairs of shape (batch, bars, 2) and a mask of shape (batch, bars), got "
                 f"{tuple(self.pairs.shape)} and {tuple(self.mask.shape)}; "
                 f"PersistenceDiagrams.from_list pads diagrams of different size"
             )
-        if self.dimension < 0:
-            raise ValueError(f"homology dimensions are counted from 0, got {self.dimension}")
+        if not is_whole(self.dimension, 0):
+            raise ValueError(f"homology dimensions are whole numbers, counted from 0, got {self.dimension!r}")
 
     @property
     def births(self) -> Float[Tensor, "batch bars"]:
@@ -76,11 +92,39 @@ class PersistenceDiagrams:
         return int(self.pairs.shape[0])
 
     def __getitem__(self, index: int) -> Float[Tensor, "bars 2"]:
-        """One diagram without its padding."""
+        """One diagram without its padding.
+
+        Raises:
+            TypeError: If ``index`` is not one whole number.
+            IndexError: If there is no such diagram.
+        """
+        if not is_whole(index):
+            raise TypeError(f"a diagram is taken by its number, got {index!r}; select takes several")
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"there are {len(self)} diagrams, counted from 0, got the number {index}")
         return self.pairs[index][self.mask[index]]
 
     def select(self, index: Int[Tensor, " chosen"]) -> "PersistenceDiagrams":
-        """The diagrams with these numbers, in this order; one may be taken several times."""
+        """The diagrams with these numbers, in this order; one may be taken several times.
+
+        Raises:
+            TypeError: If the numbers are not a tensor of ``int64``.
+            ValueError: If they are not in a row, or there is no such diagram.
+
+        Example:
+            >>> diagrams = PersistenceDiagrams.from_list([[[0.0, 1.0]], [[0.0, 2.0]]], dimension=0)
+            >>> diagrams.select(torch.tensor([1, 1])).deaths.tolist()
+            [[2.0], [2.0]]
+        """
+        check_tensor("numbers of diagrams", index)
+        if index.dtype != torch.int64:
+            raise TypeError(
+                f"numbers of diagrams are int64, got {index.dtype}; a mask has mask.nonzero()[:, 0]"
+            )
+        if index.ndim != 1 or not ((index >= 0) & (index < len(self))).all():
+            raise ValueError(
+                f"numbers of diagrams stand in a row and go from 0 to {len(self) - 1}, got {index.tolist()}"
+            )
         return PersistenceDiagrams(self.pairs[index], self.mask[index], self.dimension)
 
     def to_list(self) -> list[Tensor]:
@@ -98,11 +142,18 @@ class PersistenceDiagrams:
         Gradients flow through tensors. An empty diagram may be given as ``[]``.
 
         Raises:
+            TypeError: If these are not several diagrams, or one does not consist of real numbers.
             ValueError: If there is no diagram, or one is not of shape (bars, 2), or has a bar that is not a
-                number or dies before it is born.
+                number or dies before it is born; or if they are on different devices.
+
+        Example:
+            >>> PersistenceDiagrams.from_list([[[0.0, 1.0], [0.5, 2.0]], []], dimension=1).counts
+            tensor([2, 0])
         """
-        if len(diagrams) == 0:
-            raise ValueError("a batch holds at least one diagram, got an empty list")
+        _check_several(diagrams)
+        devices = {str(diagram.device) for diagram in diagrams if isinstance(diagram, Tensor)}
+        if len(devices) > 1:
+            raise ValueError(f"diagrams of a batch are on one device, got {', '.join(sorted(devices))}")
         tensors = [_diagram(index, diagram) for index, diagram in enumerate(diagrams)]
         dtype = max((tensor.dtype for tensor in tensors), key=lambda dtype: torch.finfo(dtype).bits)
         pairs = pad_sequence([tensor.to(dtype) for tensor in tensors], batch_first=True)
@@ -146,7 +197,8 @@ class PersistenceDiagrams:
             [[0.0, 5.0], [0.0, 1.0]]
         """
         policy = _Policy(infinite, zero_length, duplicates, nan)
-        bars = [_gudhi_bars(diagram, dimension) for diagram in diagrams]
+        _check_several(diagrams)
+        bars = [_gudhi_bars(index, diagram, dimension) for index, diagram in enumerate(diagrams)]
         return cls.from_list([policy(index, diagram) for index, diagram in enumerate(bars)], dimension)
 
     def to_gudhi(
@@ -206,7 +258,7 @@ class PersistenceDiagrams:
             >>> PersistenceDiagrams.from_giotto(giotto, dimension=0)[0].tolist()
             [[0.0, 1.0]]
         """
-        array = np.asarray(diagrams, dtype=np.float64)
+        array = as_array("giotto-tda's diagrams", diagrams).astype(np.float64)
         if array.ndim != 3 or array.shape[2] != 3:
             raise ValueError(
                 f"giotto-tda's diagrams have the shape (samples, bars, 3), with birth, death and dimension, "
@@ -249,6 +301,8 @@ class PersistenceDiagrams:
         """
         policy = _Policy(infinite, zero_length, duplicates, nan)
         blocks = []
+        for other in others:
+            check_diagrams(other, values=False)
         parts = sorted((self, *others), key=lambda diagrams: diagrams.dimension)
         if len({len(part) for part in parts}) > 1 or len({part.dimension for part in parts}) < len(parts):
             raise ValueError(
@@ -323,16 +377,30 @@ def _refuse(index: int, bars: Tensor, wrong: Tensor, reason: str) -> None:
         raise ValueError(f"diagram {index} has the bar (birth, death) = {bar}: {reason}")
 
 
-def _gudhi_bars(diagram: Any, dimension: int) -> Any:
+def _check_several(diagrams: Any) -> None:
+    if not isinstance(diagrams, (list, tuple, np.ndarray, Tensor)) or not getattr(diagrams, "ndim", 1):
+        raise TypeError(f"diagrams are a list, one diagram for each sample, got {type(diagrams).__name__}")
+    if len(diagrams) == 0:
+        raise ValueError("a batch holds at least one diagram, got an empty list")
+
+
+def _gudhi_bars(index: int, diagram: Any, dimension: int) -> Any:
     """The bars of one dimension, if the diagram says to which dimension each belongs."""
-    first = diagram[0] if isinstance(diagram, (list, tuple)) and diagram else None
-    if isinstance(first, (list, tuple)) and len(first) == 2 and np.ndim(first[1]) == 1:
-        return torch.tensor([bar for k, bar in diagram if k == dimension], dtype=torch.float64)
-    return diagram
+    if not isinstance(diagram, (list, tuple)) or not diagram or not all(map(_of_a_dimension, diagram)):
+        return diagram
+    bars = [bar for own, bar in diagram if own == dimension]
+    return as_array(f"bars of diagram {index}", bars).astype(np.float64)
+
+
+def _of_a_dimension(bar: Any) -> bool:
+    return isinstance(bar, (list, tuple)) and len(bar) == 2 and np.ndim(bar[1]) == 1
 
 
 def _bars(index: int, diagram: Any) -> Tensor:
-    tensor = diagram if isinstance(diagram, Tensor) else torch.as_tensor(np.asarray(diagram))
+    if isinstance(diagram, Tensor) and not diagram.is_complex():
+        tensor = diagram
+    else:
+        tensor = torch.as_tensor(as_array(f"bars of diagram {index}, of one for each sample,", diagram))
     if isinstance(diagram, (list, tuple)) or not tensor.is_floating_point():
         tensor = tensor.to(torch.get_default_dtype())
     if tensor.numel() == 0:
@@ -347,11 +415,36 @@ def _diagram(index: int, diagram: Any) -> Tensor:
     wrong = ~(tensor.detach()[:, 1] >= tensor.detach()[:, 0])
     if wrong.any():
         bar = int(wrong.nonzero()[0])
-        raise ValueError(
-            f"diagram {index}, bar {bar} is (birth, death) = {tuple(tensor[bar].tolist())}; "
-            f"a bar dies no earlier than it is born, and both are numbers"
-        )
+        _refuse_bar(index, bar, tensor[bar])
     return tensor
+
+
+def check_diagrams(diagrams: Any, *, values: bool = True) -> None:
+    """Raise unless these are diagrams, whose bars die no earlier than they are born.
+
+    Args:
+        diagrams: What a user gave.
+        values: Whether to look at the bars, which takes a pass over them.
+
+    Raises:
+        TypeError: If they are something else.
+        ValueError: With the first bar that is wrong.
+    """
+    if not isinstance(diagrams, PersistenceDiagrams):
+        raise TypeError(
+            f"diagrams are PersistenceDiagrams of one dimension, got {type(diagrams).__name__}; take one of "
+            f"those that rips_diagrams(…) returns, or PersistenceDiagrams.from_list([…], dimension=0)"
+        )
+    if values and (wrong := diagrams.mask & ~(diagrams.deaths >= diagrams.births)).any():
+        index, bar = (int(i) for i in wrong.nonzero()[0])
+        _refuse_bar(index, bar, diagrams.pairs[index, bar])
+
+
+def _refuse_bar(index: int, bar: int, ends: Tensor) -> NoReturn:
+    raise ValueError(
+        f"diagram {index}, bar {bar} is (birth, death) = {tuple(ends.tolist())}; "
+        f"a bar dies no earlier than it is born, and both are numbers"
+    )
 
 
 def split(diagrams: PersistenceDiagrams, bars: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -364,11 +457,13 @@ def split(diagrams: PersistenceDiagrams, bars: int) -> Iterator[tuple[Tensor, Te
 
 
 def require_finite(diagrams: PersistenceDiagrams, purpose: str) -> None:
-    """Raise unless all bars begin and end somewhere.
+    """Raise unless these are diagrams whose bars all begin and end somewhere.
 
     Raises:
+        TypeError: If they are something else.
         ValueError: With the first bar that does not.
     """
+    check_diagrams(diagrams)
     wrong = diagrams.mask & ~diagrams.pairs.detach().isfinite().all(dim=2)
     if wrong.any():
         index, bar = (int(i) for i in wrong.nonzero()[0])

@@ -21,7 +21,8 @@ from jaxtyping import Float, Int64
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from topokd_lib.topology.diagrams import PersistenceDiagrams, require_finite
+from topokd_lib.topology.checks import check_tensor, is_real, is_whole
+from topokd_lib.topology.diagrams import PersistenceDiagrams, check_diagrams, require_finite
 
 __all__ = [
     "bottleneck_distance",
@@ -60,8 +61,9 @@ def bottleneck_distance(
         Infinity where one diagram has more essential bars than the other.
 
     Raises:
-        ValueError: If the batches differ in size or homology dimension, a bar is not a number, or the error
-            is not positive.
+        TypeError: If one is not diagrams.
+        ValueError: If the batches differ in size, homology dimension, precision or device, a bar is not a
+            number, or the error is not positive.
 
     Differs from:
         gudhi.bottleneck_distance, which in gudhi 3.13.0 is sometimes too large; this is Hera, through
@@ -78,9 +80,11 @@ def bottleneck_distance(
     from gudhi import hera
 
     _check_pair(first, second)
-    if not 0 < relative_error < math.inf:
+    for diagrams in (first, second):
+        check_diagrams(diagrams)
+    if not (is_real(relative_error) and relative_error > 0):
         raise ValueError(
-            f"the relative error is positive and finite, got {relative_error}; exact=True has none"
+            f"the relative error is positive and finite, got {relative_error!r}; exact=True has none"
         )
     delta = 0.0 if exact else relative_error
     distances = [
@@ -102,7 +106,8 @@ def wasserstein_distance(
     .. math:: W_q = \min_{\text{matchings}} \Big(\sum_{(x, y)} \lVert x - y \rVert^q\Big)^{1/q}
 
     The matching is found exactly (by SciPy), without gradient; the steps are then measured again with
-    gradient. Where the distance is 0 the gradient is 0. The cost grows like the cube of the number of bars.
+    gradient. Distances are in the unit of births and deaths. Where the distance is 0 the gradient is 0. The
+    cost grows like the cube of the number of bars.
 
     Args:
         first: One diagram per cloud, finite bars only.
@@ -112,8 +117,9 @@ def wasserstein_distance(
             from the diagonal; or ``"euclidean"``, as persim has it, where it is p / √2.
 
     Raises:
-        ValueError: If the batches differ in size or homology dimension, a bar is not finite, the order is
-            below 1 or the ground is unknown.
+        TypeError: If one is not diagrams.
+        ValueError: If the batches differ in size, homology dimension, precision or device, a bar is not
+            finite, the order is below 1 or the ground is unknown.
 
     Example:
         The long bars are matched at the cost 0.5, the short one goes to the diagonal for another 0.5.
@@ -234,8 +240,9 @@ def sliced_wasserstein_distance(
         directions: How many angles, evenly from -π/2 on. The same ones every time: nothing is drawn.
 
     Raises:
-        ValueError: If the batches differ in size or homology dimension, a bar is not finite, or there is no
-            direction.
+        TypeError: If one is not diagrams.
+        ValueError: If the batches differ in size, homology dimension, precision or device, a bar is not
+            finite, or there is no direction.
 
     Differs from:
         gudhi, which leaves the last of its directions out.
@@ -249,8 +256,10 @@ def sliced_wasserstein_distance(
         tensor([0.9003])
     """
     _check_pair(first, second)
-    if directions < 1:
-        raise ValueError(f"a sliced distance looks from at least one direction, got directions={directions}")
+    if not is_whole(directions, 1):
+        raise ValueError(
+            f"a sliced distance looks from at least one direction, got directions={directions!r}"
+        )
     for diagrams in (first, second):
         require_finite(diagrams, "the projections of a sliced Wasserstein distance")
     angles = (torch.arange(directions, dtype=torch.float64) / directions - 0.5) * math.pi
@@ -303,8 +312,9 @@ def sorted_deaths_distance(
         order: :math:`q`, at least 1.
 
     Raises:
-        ValueError: If the numbers of clouds or of deaths differ, a death is negative or not finite, or the
-            order is below 1.
+        TypeError: If one is not a tensor of real numbers.
+        ValueError: If the devices or the numbers of clouds or of deaths differ, a death is negative or not
+            finite, or the order is below 1.
 
     Example:
         Exact for the first pair. For the second, both bars to the diagonal would cost 2.5 only.
@@ -313,6 +323,12 @@ def sorted_deaths_distance(
         >>> sorted_deaths_distance(first, second)
         tensor([2., 3.])
     """
+    for deaths in (first, second):
+        check_tensor("deaths", deaths)
+        if not deaths.is_floating_point():
+            raise TypeError(f"deaths are real numbers, got {deaths.dtype}; convert with deaths.float()")
+    if first.device != second.device:
+        raise ValueError(f"deaths are compared on one device, got {first.device} and {second.device}")
     if first.ndim != 2 or first.shape != second.shape:
         raise ValueError(
             f"deaths are compared one by one and need two tensors of one shape (batch, deaths), got "
@@ -338,6 +354,8 @@ def _root(steps: Float[Tensor, "*batch steps"], order: float) -> Float[Tensor, "
 
 
 def _check_pair(first: PersistenceDiagrams, second: PersistenceDiagrams) -> None:
+    for diagrams in (first, second):
+        check_diagrams(diagrams, values=False)
     if len(first) == 0 or len(first) != len(second) or first.dimension != second.dimension:
         raise ValueError(
             f"diagrams are compared one by one, at least one and in one homology dimension, got {len(first)} "
@@ -348,17 +366,12 @@ def _check_pair(first: PersistenceDiagrams, second: PersistenceDiagrams) -> None
             f"diagrams are compared in one precision on one device, got {first.pairs.dtype} on "
             f"{first.pairs.device} and {second.pairs.dtype} on {second.pairs.device}"
         )
-    for name, diagrams in (("first", first), ("second", second)):
-        wrong = diagrams.mask & diagrams.pairs.isnan().any(dim=2)
-        if wrong.any():
-            index, bar = (int(i) for i in wrong.nonzero()[0])
-            raise ValueError(f"{name} diagram {index}, bar {bar} is not a number")
 
 
 def _check_order(order: float) -> None:
-    if not 1 <= order < math.inf:
+    if not is_real(order, 1):
         raise ValueError(
-            f"the order of a Wasserstein distance is finite and at least 1, got {order}; "
+            f"the order of a Wasserstein distance is finite and at least 1, got {order!r}; "
             f"of order infinity is the bottleneck distance"
         )
 

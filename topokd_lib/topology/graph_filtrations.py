@@ -12,6 +12,7 @@ from typing import Any, Literal
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from topokd_lib.topology.checks import check_edges, check_tensor
 from topokd_lib.topology.critical import check_function, check_options, diagrams_at, lower_star_places
 from topokd_lib.topology.diagrams import PersistenceDiagrams
 
@@ -41,6 +42,7 @@ def graph_diagrams(
             infinity.
 
     Raises:
+        TypeError: If values or edges are not tensors.
         ValueError: If the values are not a batch, empty, not real or not finite, an edge ends at a vertex
             that is not there, or an option is unknown.
 
@@ -54,23 +56,13 @@ def graph_diagrams(
         >>> h0[0].tolist(), h1[0].tolist()
         ([[2.0, 3.0], [0.0, inf]], [[3.0, inf]])
     """
+    check_tensor("values", values)
     if values.ndim != 2:
         hint = "; add a batch axis with values[None]" if values.ndim == 1 else ""
         raise ValueError(f"values have the axes (batch, vertices), got shape {tuple(values.shape)}{hint}")
     check_function("values", values, "(function, vertex)")
     check_options(dimensions, essential)
-    vertices = values.shape[1]
-    if edges.ndim != 2 or edges.shape[1] != 2 or edges.is_floating_point():
-        raise ValueError(
-            f"edges are integers of shape (edges, 2), got {edges.dtype} of shape {tuple(edges.shape)}"
-        )
-    wrong = ((edges < 0) | (edges >= vertices)).any(dim=1)
-    if wrong.any():
-        edge = int(wrong.nonzero()[0])
-        raise ValueError(
-            f"edge {edge} joins {tuple(edges[edge].tolist())}, but there are {vertices} vertices, "
-            f"counted from 0"
-        )
+    check_edges(edges, values.shape[1])
     function = -values if superlevel else values
     pairs = edges[edges[:, 0] != edges[:, 1]].tolist()
     generators = [_generators(row, pairs) for row in function.detach().double().tolist()]

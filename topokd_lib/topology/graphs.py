@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from topokd_lib.topology.checks import check_matrix, check_reals, is_whole
+
 __all__ = [
     "cosine_graph",
     "graph_spectrum",
@@ -33,7 +35,9 @@ def cosine_graph(points: Float[Tensor, "vertices dim"]) -> Float[Tensor, "vertic
     direction, is not joined to any other, and gets no gradient.
 
     Raises:
-        ValueError: If there are fewer than two points.
+        TypeError: If the points are not a tensor.
+        ValueError: If they are not one cloud of shape (vertices, dim), not real or not finite, or fewer than
+            two.
 
     Example:
         >>> cosine_graph(torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 3.0]])).round(decimals=4)
@@ -41,6 +45,7 @@ def cosine_graph(points: Float[Tensor, "vertices dim"]) -> Float[Tensor, "vertic
                 [0.0000, 0.0000, 0.7071],
                 [0.7071, 0.7071, 0.0000]])
     """
+    check_reals("points", points, "vertices", "dim")
     count = len(points)
     if count < 2:
         raise ValueError(f"a graph of similarities needs at least 2 points, got {count}")
@@ -62,11 +67,20 @@ def normalised_adjacency(
     Its eigenvalues lie between −1 and 1, and do not change if all weights are multiplied by a number. A
     vertex without edges keeps its zeros.
 
+    Raises:
+        TypeError: If the weights are not a tensor.
+        ValueError: If they are not a symmetric matrix of finite numbers of at least 0.
+
     Example:
         >>> path = torch.tensor([[0.0, 2.0, 0.0], [2.0, 0.0, 2.0], [0.0, 2.0, 0.0]])
         >>> normalised_adjacency(path)[0].round(decimals=4)
         tensor([0.0000, 0.7071, 0.0000])
     """
+    check_matrix("weights", adjacency)
+    return _normalised(adjacency)
+
+
+def _normalised(adjacency: Tensor) -> Tensor:
     degrees = adjacency.sum(dim=1)
     inverse = degrees.masked_fill(degrees <= 0, torch.inf).rsqrt()
     return adjacency * torch.outer(inverse, inverse)
@@ -80,7 +94,8 @@ def nearest_neighbours(
     Only edges of positive weight are named, so a vertex with few of them names all it has.
 
     Raises:
-        ValueError: If ``count`` is not positive.
+        TypeError: If the weights are not a tensor.
+        ValueError: See :func:`normalised_adjacency`; or if ``count`` is not a whole number from 1 on.
 
     Example:
         The first two vertices name each other, and the third names the second:
@@ -91,8 +106,9 @@ def nearest_neighbours(
                 [1, 0, 1],
                 [0, 1, 0]], dtype=torch.int32)
     """
-    if count < 1:
-        raise ValueError(f"a vertex keeps at least one neighbour, got {count}")
+    check_matrix("weights", adjacency)
+    if not is_whole(count, 1):
+        raise ValueError(f"a vertex keeps at least one neighbour, got {count!r}")
     strongest = adjacency.topk(min(count, len(adjacency)), dim=1).indices
     named = torch.zeros_like(adjacency, dtype=torch.bool).scatter_(1, strongest, value=True) & (adjacency > 0)
     return named | named.T
@@ -108,19 +124,29 @@ def normalised_laplacian(
     A vertex without edges has a zero on the diagonal as well, as in ``scipy.sparse.csgraph.laplacian``, so
     that the number of zero eigenvalues is the number of components.
 
+    Raises:
+        TypeError: If the weights are not a tensor.
+        ValueError: See :func:`normalised_adjacency`.
+
     Example:
         >>> normalised_laplacian(torch.tensor([[0.0, 4.0], [4.0, 0.0]]))
         tensor([[ 1., -1.],
                 [-1.,  1.]])
     """
+    check_matrix("weights", adjacency)
     joined = (adjacency.sum(dim=1) > 0).to(adjacency.dtype)
-    return torch.diag(joined) - normalised_adjacency(adjacency)
+    return torch.diag(joined) - _normalised(adjacency)
 
 
 def graph_spectrum(adjacency: Float[Tensor, "vertices vertices"]) -> Float[Tensor, " vertices"]:
     """Eigenvalues of the normalised Laplacian, ascending, between 0 and 2.
 
     There is one 0 for each component; small ones after that are components that hang together by little.
+    Half precision is computed in float32.
+
+    Raises:
+        TypeError: If the weights are not a tensor.
+        ValueError: See :func:`normalised_adjacency`.
 
     Example:
         Two pairs of vertices that have nothing to do with each other:
@@ -129,7 +155,9 @@ def graph_spectrum(adjacency: Float[Tensor, "vertices vertices"]) -> Float[Tenso
         >>> graph_spectrum(torch.block_diag(pair, pair)).round(decimals=4).abs()
         tensor([0., 0., 2., 2.])
     """
-    eigenvalues: Tensor = torch.linalg.eigvalsh(normalised_laplacian(adjacency))
+    laplacian = normalised_laplacian(adjacency)
+    single = laplacian.to(torch.promote_types(laplacian.dtype, torch.float32))
+    eigenvalues: Tensor = torch.linalg.eigvalsh(single)
     return eigenvalues
 
 
@@ -143,13 +171,23 @@ def spectral_distance(
     The bound is the inequality of Hoffman and Wielandt. The spectrum does not know which vertex is which, so
     this distance compares shapes where the right-hand side compares the same points.
 
+    Raises:
+        TypeError: If one is not a tensor.
+        ValueError: See :func:`normalised_adjacency`; or if the numbers of vertices differ.
+
     Example:
         >>> triangle = torch.ones(3, 3) - torch.eye(3)
         >>> path = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
         >>> round(spectral_distance(triangle, path).item(), 4)
         0.7071
     """
-    difference = graph_spectrum(first) - graph_spectrum(second)
+    spectra = graph_spectrum(first), graph_spectrum(second)
+    if len(spectra[0]) != len(spectra[1]):
+        raise ValueError(
+            f"spectra are compared of graphs with equally many vertices, got {len(spectra[0])} and "
+            f"{len(spectra[1])}"
+        )
+    difference = spectra[0] - spectra[1]
     distance: Tensor = torch.linalg.vector_norm(difference)
     return distance
 
@@ -169,7 +207,9 @@ def signal_smoothness(
         signals: A number for every vertex, one signal per column.
 
     Raises:
-        ValueError: If a signal is 0 at every vertex: nothing can be said of a class that has no point.
+        TypeError: If weights or signals are not tensors.
+        ValueError: See :func:`normalised_adjacency`; or if the signals are not finite real numbers, one for
+            each vertex, or a signal is 0 at every vertex: nothing can be said of a class that has no point.
 
     Example:
         Two pairs; labels that agree with them are perfectly smooth, others are not:
@@ -179,10 +219,17 @@ def signal_smoothness(
         >>> signal_smoothness(torch.block_diag(pair, pair), labels)
         tensor([0., 1.])
     """
+    laplacian = normalised_laplacian(adjacency)
+    check_reals("signals", signals, "vertices", "signals")
+    if len(signals) != len(laplacian):
+        raise ValueError(
+            f"a signal has a number for each of the {len(laplacian)} vertices, got signals of shape "
+            f"{tuple(signals.shape)}"
+        )
     sizes = signals.square().sum(dim=0)
     if (empty := (sizes == 0).nonzero().flatten()).numel():
         raise ValueError(
             f"signal {int(empty[0])} is 0 at every vertex and has no smoothness; leave out classes without a "
             f"point"
         )
-    return (signals * (normalised_laplacian(adjacency) @ signals)).sum(dim=0) / sizes
+    return (signals * (laplacian @ signals)).sum(dim=0) / sizes

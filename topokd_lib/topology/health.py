@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from topokd_lib.topology.diagrams import PersistenceDiagrams
-from topokd_lib.topology.images import PersistenceImage
+from topokd_lib.topology.distance_matrices import check_same_clouds
+from topokd_lib.topology.images import PersistenceImage, check_image
 from topokd_lib.topology.rips import rips_diagrams
-from topokd_lib.topology.ripsnet import RipsNet
-from topokd_lib.topology.spanning_tree import check_points
+from topokd_lib.topology.ripsnet import RipsNet, check_drawn
 
 __all__ = ["RipsNetHealth", "TopologyHealth", "topology_health"]
 
@@ -136,6 +136,7 @@ def topology_health(
 
     Raises:
         InvalidPoints: See :func:`~topokd_lib.topology.check_points`.
+        TypeError: If the image is no PersistenceImage, or ``ripsnet`` no RipsNet.
         ValueError: If the numbers of clouds or points differ, or RipsNet does not read these clouds or does
             not draw this image.
 
@@ -148,13 +149,10 @@ def topology_health(
         >>> health.gradient_coverage, health.student_coverage, health.flat_axes
         (0.0, 0.0, ('birth',))
     """
-    check_points(student_cloud)
-    check_points(teacher_cloud)
-    if student_cloud.shape[:2] != teacher_cloud.shape[:2]:
-        raise ValueError(
-            f"student and teacher see the same samples in the same clouds, got shapes "
-            f"{tuple(student_cloud.shape)} and {tuple(teacher_cloud.shape)}"
-        )
+    check_same_clouds(student_cloud, teacher_cloud)
+    check_image(image)
+    if ripsnet is not None:
+        check_drawn(ripsnet, image)
     # In float64, so that only what is lost in principle is lost.
     student = student_cloud.detach().double().requires_grad_()
     teacher = teacher_cloud.detach().double()
@@ -253,9 +251,6 @@ def _lost_mass(diagrams: PersistenceDiagrams, image: PersistenceImage) -> float:
 def _ripsnet_health(
     ripsnet: RipsNet, student: Tensor, teacher: Tensor, student_image: Tensor, teacher_image: Tensor
 ) -> RipsNetHealth:
-    pixels = teacher_image[0].numel()
-    if ripsnet.pixels != pixels:
-        raise ValueError(f"this RipsNet draws {ripsnet.pixels} pixels, but the image has {pixels}")
     student, teacher = (cloud.detach().to(ripsnet.input_mean) for cloud in (student, teacher))
     guess, turned, other = (ripsnet(cloud).double() for cloud in (student, student.flip(2), teacher))
     exact, target = (

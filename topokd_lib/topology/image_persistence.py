@@ -20,6 +20,8 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from topokd_lib.errors import did_you_mean
+from topokd_lib.topology.checks import check_reals, check_tensor, is_real, is_whole
+from topokd_lib.topology.critical import check_options
 from topokd_lib.topology.cubical import cubical_diagrams
 from topokd_lib.topology.diagrams import PersistenceDiagrams
 from topokd_lib.topology.signals import signal_diagrams
@@ -69,17 +71,17 @@ class ImagePersistence(ABC):
     precision: Literal["float32", "float64"] = "float32"
 
     def __post_init__(self) -> None:
-        if self.resolution < 2:
-            raise ValueError(f"a persistence image has at least 2 rows, got resolution={self.resolution}")
-        if not (0 < self.span < math.inf and 0 < self.bandwidth < math.inf):
+        if not is_whole(self.resolution, 2):
+            raise ValueError(f"a persistence image has at least 2 rows, got resolution={self.resolution!r}")
+        if not all(is_real(number) and number > 0 for number in (self.span, self.bandwidth)):
             raise ValueError(
-                f"span and bandwidth must be positive and finite, got span={self.span} and "
-                f"bandwidth={self.bandwidth}"
+                f"span and bandwidth must be positive and finite, got span={self.span!r} and "
+                f"bandwidth={self.bandwidth!r}"
             )
-        if not (0 <= self.shortest < 1 and self.faintest >= 0):
+        if not (is_real(self.shortest, 0) and self.shortest < 1 and is_real(self.faintest, 0)):
             raise ValueError(
                 f"shortest is a persistence from 0 to below 1 and faintest is not negative, got "
-                f"shortest={self.shortest} and faintest={self.faintest}"
+                f"shortest={self.shortest!r} and faintest={self.faintest!r}"
             )
         if self.precision not in ("float32", "float64"):
             raise ValueError(f"the precision is 'float32' or 'float64', got {self.precision!r}")
@@ -104,9 +106,10 @@ class ImagePersistence(ABC):
         """The persistence images of a batch: first those of all channels, then the next ones of all channels.
 
         Raises:
-            TypeError: If pixels are not whole numbers from 0 to 255 (``uint8``).
+            TypeError: If the pictures are not a tensor of whole numbers from 0 to 255 (``uint8``).
             ValueError: If the pictures have no batch or channel axis, or no pixel.
         """
+        check_tensor("pictures", pictures)
         if pictures.dtype != torch.uint8:
             raise TypeError(
                 f"persistence images of pictures are made from grey levels 0 … 255 (uint8), got "
@@ -135,8 +138,16 @@ class ImagePersistence(ABC):
         """The inverse of :meth:`to_dict`.
 
         Raises:
+            TypeError: If the settings are no mapping.
             ValueError: If the kind or a setting is unknown, missing or out of range.
+
+        Example:
+            >>> kind = CubicalPersistence(construction="vertices")
+            >>> ImagePersistence.from_dict(kind.to_dict()) == kind
+            True
         """
+        if not isinstance(settings, Mapping):
+            raise TypeError(f"settings are a mapping, as to_dict makes it, got {type(settings).__name__}")
         classes: tuple[type[ImagePersistence], ...] = (ScanPersistence, CubicalPersistence)
         kinds = {kind.__name__: kind for kind in classes}
         name = settings.get("kind", "")
@@ -209,8 +220,9 @@ class ScanPersistence(ImagePersistence):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.scans or not set(self.scans) <= {"rows", "columns"}:
-            raise ValueError(f"pictures are scanned by 'rows', by 'columns' or both, got {self.scans}")
+        given = set(self.scans) if isinstance(self.scans, (tuple, list)) else set()
+        if not given or not given <= {"rows", "columns"}:
+            raise ValueError(f"pictures are scanned by 'rows', by 'columns' or both, got {self.scans!r}")
 
     @classmethod
     def official(cls, *, as_written: bool = False) -> "ScanPersistence":
@@ -236,6 +248,7 @@ class ScanPersistence(ImagePersistence):
         return len(self.scans)
 
     def diagrams(self, channels: Float[Tensor, "channels height width"]) -> tuple[PersistenceDiagrams, ...]:
+        check_reals("channels", channels, "channels", "height", "width")
         ways = {"rows": channels, "columns": channels.mT}
         found = {scan: signal_diagrams(ways[scan].flatten(1)) for scan in dict.fromkeys(self.scans)}
         return tuple(found[scan] for scan in self.scans)
@@ -274,7 +287,8 @@ class CubicalPersistence(ImagePersistence):
         super().__post_init__()
         if self.construction not in ("vertices", "top-cells"):
             raise ValueError(f"pixels are 'vertices' or 'top-cells', got {self.construction!r}")
-        if not self.dimensions or not set(self.dimensions) <= {0, 1}:
+        check_options(self.dimensions, "drop")
+        if max(self.dimensions) > 1:
             raise ValueError(f"a picture has bars of dimension 0 and 1, got dimensions={self.dimensions}")
 
     @property
@@ -282,6 +296,7 @@ class CubicalPersistence(ImagePersistence):
         return len(self.dimensions)
 
     def diagrams(self, channels: Float[Tensor, "channels height width"]) -> tuple[PersistenceDiagrams, ...]:
+        check_reals("channels", channels, "channels", "height", "width")
         inverted = 255 - channels if self.superlevel else channels
         return cubical_diagrams(inverted, construction=self.construction, dimensions=self.dimensions)
 

@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from topokd_lib.errors import did_you_mean
-from topokd_lib.topology.diagrams import PersistenceDiagrams, split
+from topokd_lib.topology.checks import is_real, is_whole
+from topokd_lib.topology.diagrams import PersistenceDiagrams, check_diagrams, split
 from topokd_lib.topology.drawing import WEIGHTS, draw
 
-__all__ = ["PersistenceImage", "tgd_official"]
+__all__ = ["PersistenceImage", "check_image", "tgd_official"]
 
 _CHUNK = 2**17
 """Table entries held at a time, so that all passes over them stay in the cache of a core."""
@@ -82,18 +83,18 @@ class PersistenceImage:
         _check_name("weight", self.weight, WEIGHTS)
         _check_name("value", self.value, _VALUES)
         for name, number in (("bandwidth", self.bandwidth), ("scale", self.scale)):
-            if not 0 < number < math.inf:
+            if not (is_real(number) and number > 0):
                 raise ValueError(
-                    f"the {name} of a persistence image must be positive and finite, got {number}"
+                    f"the {name} of a persistence image must be positive and finite, got {number!r}"
                 )
-        if len(self.resolution) != 2 or min(self.resolution) < 1:
-            raise ValueError(f"the resolution is (rows, columns), at least one each, got {self.resolution}")
+        if not _is_pair(self.resolution) or not all(is_whole(number, 1) for number in self.resolution):
+            raise ValueError(f"the resolution is (rows, columns), at least one each, got {self.resolution!r}")
         births, persistences = self.birth_range, self.persistence_range
-        if not -math.inf < births[0] <= births[1] < math.inf:
-            raise ValueError(f"birth_range is (first, last), finite and ascending, got {births}")
-        if not -math.inf < persistences[0] < persistences[1] < math.inf:
+        if not (_is_range(births) and births[0] <= births[1]):
+            raise ValueError(f"birth_range is (first, last), finite and ascending, got {births!r}")
+        if not (_is_range(persistences) and persistences[0] < persistences[1]):
             raise ValueError(
-                f"persistence_range is (first, last), finite and of positive width, got {persistences}; "
+                f"persistence_range is (first, last), finite and of positive width, got {persistences!r}; "
                 f"an image whose rows are all the same shows nothing of how long bars live"
             )
         if self.value == "mass" and births[0] == births[1]:
@@ -111,8 +112,10 @@ class PersistenceImage:
         """The image of every diagram.
 
         Raises:
+            TypeError: If the diagrams are something else.
             ValueError: If a bar is infinite or not a number, or born before 0 under the weight ``"topkd"``.
         """
+        check_diagrams(diagrams, values=False)
         self._check(diagrams)
         shape = len(diagrams), *self.resolution
         rows, columns = self.resolution
@@ -176,19 +179,27 @@ class PersistenceImage:
             seed: Of the draw.
 
         Raises:
-            ValueError: If there is no bar, all bars are equally long, a bar is infinite, or the bandwidth
-                cannot be chosen because fewer than two of the sampled bars differ.
+            TypeError: If the diagrams are something else.
+            ValueError: If there is no bar, all bars are equally long, a bar is infinite or dies before it is
+                born, a number is out of its range, or the bandwidth cannot be chosen because fewer than two
+                of the sampled bars differ.
 
         Differs from:
             The official code takes the first 200 bars, so that its bandwidth depends on the order of the
             diagrams; see :meth:`topkd_official`.
+
+        Example:
+            >>> diagrams = PersistenceDiagrams.from_list([[[0.0, 1.0], [0.0, 2.0], [0.0, 4.0]]], dimension=0)
+            >>> image = PersistenceImage.fit(diagrams)
+            >>> image.birth_range, image.persistence_range, round(image(diagrams).max().item(), 4)
+            ((0.0, 0.0), (1.0, 4.0), 1.0)
         """
         bars = _bars(diagrams)
         if bandwidth is None:
-            if not (0 <= quantile <= 1 and sample >= 2):
+            if not (is_real(quantile, 0) and quantile <= 1 and is_whole(sample, 2) and is_whole(seed)):
                 raise ValueError(
-                    f"the bandwidth rule needs a quantile from 0 to 1 and a sample of at least 2 bars, got "
-                    f"quantile={quantile}, sample={sample}"
+                    f"the bandwidth rule needs a quantile from 0 to 1 and a sample of at least 2 bars, drawn "
+                    f"with a seed, got quantile={quantile!r}, sample={sample!r}, seed={seed!r}"
                 )
             draw = torch.randperm(len(bars), generator=torch.Generator().manual_seed(seed))[:sample]
             bandwidth = _bandwidth(bars[draw.to(bars.device)], quantile)
@@ -217,8 +228,17 @@ class PersistenceImage:
         """The same with the scale that makes 1 the largest pixel of the images of ``diagrams``.
 
         Raises:
-            ValueError: If that pixel is not positive, so that there is nothing to divide by.
+            TypeError: If the diagrams are something else.
+            ValueError: If that pixel is not positive, so that there is nothing to divide by, or a bar dies
+                before it is born.
+
+        Example:
+            >>> diagrams = PersistenceDiagrams.from_list([[[0.0, 1.0]]], dimension=0)
+            >>> image = PersistenceImage((0.0, 0.0), (0.0, 1.0), bandwidth=1.0).normalised(diagrams)
+            >>> round(image.scale, 4), round(image(diagrams).max().item(), 4)
+            (0.1592, 1.0)
         """
+        check_diagrams(diagrams)
         plain = replace(self, scale=1.0)
         chunk = max(1, _CHUNK // self.pixels)
         pairs, mask = diagrams.pairs.detach(), diagrams.mask
@@ -248,8 +268,16 @@ class PersistenceImage:
         """The inverse of :meth:`to_dict`.
 
         Raises:
-            ValueError: If a setting is missing or unknown.
+            TypeError: If the settings are no mapping.
+            ValueError: If a setting is missing, unknown or out of range.
+
+        Example:
+            >>> image = PersistenceImage((0.0, 0.0), (0.0, 1.0), bandwidth=1.0)
+            >>> PersistenceImage.from_dict(image.to_dict()) == image
+            True
         """
+        if not isinstance(settings, Mapping):
+            raise TypeError(f"settings are a mapping, as to_dict makes it, got {type(settings).__name__}")
         known = {field.name for field in fields(cls)}
         if set(settings) != known:
             raise ValueError(
@@ -258,7 +286,8 @@ class PersistenceImage:
             )
         arguments = dict(settings)
         for name in ("birth_range", "persistence_range", "resolution"):
-            arguments[name] = tuple(settings[name])
+            if isinstance(settings[name], list):
+                arguments[name] = tuple(settings[name])
         return cls(**arguments)
 
 
@@ -280,7 +309,9 @@ def tgd_official(
             1e-6 leaves these artefacts out.
 
     Raises:
-        ValueError: If ``faintest`` is negative or not a number.
+        TypeError: If the diagrams are something else.
+        ValueError: If ``faintest`` is negative or not a number, or a bar is not a number or dies before it is
+            born.
 
     Example:
         A bar from 0.1 to 0.2 lights the cell that contains (0.1, 0.1), in row 16 from below.
@@ -290,9 +321,10 @@ def tgd_official(
         >>> picture.max().item(), divmod(picture.argmax().item(), 50)
         (255, (33, 16))
     """
-    if not faintest >= 0:
+    check_diagrams(diagrams)
+    if not is_real(faintest, 0):
         raise ValueError(
-            f"the faintest image that is drawn has a largest value of at least 0, got {faintest}"
+            f"the faintest image that is drawn has a largest value of at least 0, got {faintest!r}"
         )
     lower = torch.linspace(0, 0.3, 50, dtype=torch.float64, device=diagrams.pairs.device)
     edges = torch.stack([lower, lower + 0.3 / 50])
@@ -317,8 +349,17 @@ def tgd_official(
     return torch.where(drawn, image / torch.where(drawn, largest, 1) * 255, 0).to(torch.uint8)
 
 
+def check_image(image: Any) -> None:
+    """Raise TypeError unless this is a persistence image."""
+    if not isinstance(image, PersistenceImage):
+        raise TypeError(
+            f"an image is a PersistenceImage, got {type(image).__name__}; see PersistenceImage.fit"
+        )
+
+
 def _bars(diagrams: PersistenceDiagrams) -> Float[Tensor, "bars 2"]:
     """Birth and persistence of all bars, one diagram after the other."""
+    check_diagrams(diagrams)
     bars = diagrams.flat().detach()
     if len(bars) == 0:
         raise ValueError(
@@ -342,6 +383,14 @@ def _bandwidth(bars: Float[Tensor, "bars 2"], quantile: float) -> float:
             f"are more than {_SAME} apart; give bandwidth=…"
         )
     return float(distances.quantile(quantile))
+
+
+def _is_pair(numbers: Any) -> bool:
+    return isinstance(numbers, (tuple, list)) and len(numbers) == 2
+
+
+def _is_range(limits: Any) -> bool:
+    return _is_pair(limits) and all(map(is_real, limits))
 
 
 def _check_name(kind: str, name: str, known: tuple[str, ...]) -> None:

@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from topokd_lib.topology.diagrams import PersistenceDiagrams, require_finite, split
+from topokd_lib.topology.checks import check_tensor, is_real, is_whole
+from topokd_lib.topology.diagrams import PersistenceDiagrams, check_diagrams, require_finite, split
 
 __all__ = ["persistence_landscape", "persistence_silhouette"]
 
@@ -49,8 +50,9 @@ def persistence_landscape(
             :math:`\sqrt 2`, as in gudhi.representations, which measures the tents in the rotated plane.
 
     Raises:
-        ValueError: If a position or birth is not finite, there is no position or no level, or the convention
-            is unknown.
+        TypeError: If diagrams or positions are something else.
+        ValueError: If a position or birth is not finite, a bar dies before it is born, there is no position
+            or no level, or the convention is unknown.
 
     Example:
         A bar from 0 to 4 and one from 1 to 3.
@@ -62,8 +64,8 @@ def persistence_landscape(
     """
     check_positions(positions)
     factor = _factor(convention)
-    if levels < 1:
-        raise ValueError(f"a landscape has at least one level, got levels={levels}")
+    if not is_whole(levels, 1):
+        raise ValueError(f"a landscape has at least one level, got levels={levels!r}")
     _check_births(diagrams)
     parts = []
     for pairs, mask in split(diagrams, _CHUNK // len(positions)):
@@ -96,8 +98,9 @@ def persistence_silhouette(
         convention: See :func:`persistence_landscape`; giotto-tda has the first.
 
     Raises:
-        ValueError: If a position or bar is not finite, there is no position, the power is negative or the
-            convention unknown.
+        TypeError: If diagrams or positions are something else.
+        ValueError: If a position or bar is not finite, a bar dies before it is born, there is no position,
+            the power is negative or the convention unknown.
 
     Example:
         Both bars below have their top at 2, of height 2 and 1: (4 × 2 + 2 × 1) / (4 + 2).
@@ -108,8 +111,8 @@ def persistence_silhouette(
     """
     check_positions(positions)
     factor = _factor(convention)
-    if not 0 <= power < math.inf:
-        raise ValueError(f"the power of a silhouette is finite and at least 0, got {power}")
+    if not is_real(power, 0):
+        raise ValueError(f"the power of a silhouette is finite and at least 0, got {power!r}")
     require_finite(diagrams, "the weights of a silhouette")
     parts = []
     for pairs, mask in split(diagrams, _CHUNK // len(positions)):
@@ -135,6 +138,7 @@ def _tents(
 
 def check_positions(positions: Tensor) -> None:
     """Raise unless ``positions`` is a row of at least one finite filtration value."""
+    check_tensor("positions", positions)
     if positions.ndim != 1 or len(positions) == 0 or not positions.is_floating_point():
         raise ValueError(
             f"positions are a row of one or more real filtration values, such as torch.linspace(0, 1, 100), "
@@ -147,12 +151,13 @@ def check_positions(positions: Tensor) -> None:
 
 
 def _check_births(diagrams: PersistenceDiagrams) -> None:
-    wrong = diagrams.mask & (~diagrams.births.isfinite() | diagrams.deaths.isnan())
+    check_diagrams(diagrams)
+    wrong = diagrams.mask & ~diagrams.births.isfinite()
     if wrong.any():
         index, bar = (int(i) for i in wrong.nonzero()[0])
         raise ValueError(
             f"diagram {index} has the bar (birth, death) = {tuple(diagrams.pairs[index, bar].tolist())}; "
-            f"a tent stands on a finite birth and a death that is a number or infinity"
+            f"a tent stands on a finite birth"
         )
 
 

@@ -76,6 +76,11 @@ class Reduction:
 
         Raises:
             ValueError: If the dimensions or ``essential`` make no sense.
+
+        Example:
+            >>> interval = FilteredComplex({(0,): 0.0, (1,): 1.0, (0, 1): 3.0})
+            >>> reduce_boundary(interval).diagrams(essential="keep")[0][0].tolist()
+            [[0.0, inf], [1.0, 3.0]]
         """
         check_options(dimensions, essential)
         values = self.filtration.values
@@ -109,6 +114,9 @@ def reduce_boundary(filtration: FilteredComplex, *, clearing: bool = False) -> R
         clearing: Go through the dimensions from high to low, and skip a column once its simplex is known to
             begin a bar: it would end empty. The same result for less work.
 
+    Raises:
+        TypeError: If the filtration is no :class:`~topokd_lib.topology.FilteredComplex`.
+
     Example:
         A triangle: two edges join its corners, the third closes a loop, the face fills it.
 
@@ -122,6 +130,11 @@ def reduce_boundary(filtration: FilteredComplex, *, clearing: bool = False) -> R
         >>> reduction.additions, reduce_boundary(triangle, clearing=True).additions
         (2, 0)
     """
+    if not isinstance(filtration, FilteredComplex):
+        raise TypeError(
+            f"a filtration is a FilteredComplex, got {type(filtration).__name__}; make one with "
+            f"FilteredComplex({{(0,): 0.0, …}}), .lower_star or .rips"
+        )
     simplices = filtration.simplices
     number = {simplex: index for index, simplex in enumerate(simplices)}
     columns = [frozenset(number[face] for face in faces(simplex)) for simplex in simplices]

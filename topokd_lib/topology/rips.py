@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from topokd_lib.errors import did_you_mean
+from topokd_lib.topology.checks import is_real
 from topokd_lib.topology.critical import check_options, finish
 from topokd_lib.topology.diagrams import PersistenceDiagrams
 from topokd_lib.topology.spanning_tree import (
@@ -56,7 +57,9 @@ def rips_diagrams(
 
     Values are edge lengths (ε = 2r). Bars of length 0 are left out, as all libraries do: a duplicate of a
     point adds no bar. All points are born at 0, so ``m`` distinct points give ``m - 1`` finite bars in
-    dimension 0. Bars come in the order of their deaths, then of their births.
+    dimension 0. Bars come in the order of their deaths, then of their births. Every engine computes
+    modulo 2. gudhi's own default is 11, where a loop is filled if twice the loop is: a
+    projective plane has none.
 
     Args:
         points: Clouds of one size. Gradients flow back to them with every engine and in every dimension.
@@ -129,7 +132,7 @@ def _gudhi(
 
     check_points(points)
     clouds = list(points.detach().cpu().double().numpy())
-    ripser = RipsPersistence(homology_dimensions=list(dimensions), threshold=limit)
+    ripser = RipsPersistence(homology_dimensions=list(dimensions), threshold=limit, homology_coeff_field=2)
     dtype = torch.float64 if points.dtype == torch.float64 else torch.float32
     diagrams = []
     for dimension, bars in zip(dimensions, zip(*ripser.fit_transform(clouds), strict=True), strict=True):
@@ -198,7 +201,7 @@ def _critical_edges(lengths: npt.NDArray[np.float64], top: int, limit: float) ->
     tree = SimplexTree.create_from_array(lengths, max_filtration=limit)
     tree.expansion(top + 1)
     # gudhi leaves out the top dimension of a complex, which here is short of triangles when edges are cut.
-    tree.compute_persistence(persistence_dim_max=tree.dimension() <= top)
+    tree.compute_persistence(homology_coeff_field=2, persistence_dim_max=tree.dimension() <= top)
     joins, regular, components, essential = tree.flag_persistence_generators()
     bars = [np.concatenate([_rows(joins[:, [0, 0, 1, 2]]), _immortal(np.stack([components] * 2, axis=1))])]
     for dimension in range(1, top + 1):
@@ -213,7 +216,7 @@ def _generators(lengths: npt.NDArray[np.float64], top: int, limit: float) -> lis
     from gph import ripser_parallel
 
     found = ripser_parallel(
-        lengths, maxdim=top, thresh=limit, coeff=11, metric="precomputed", return_generators=True, n_threads=1
+        lengths, maxdim=top, thresh=limit, coeff=2, metric="precomputed", return_generators=True, n_threads=1
     )
     joins, regular, components, essential = found["gens"]
     bars = [np.concatenate([_rows(joins[:, [0, 0, 1, 2]]), _immortal(np.stack([components] * 2, axis=1))])]
@@ -245,5 +248,5 @@ def _check_options(
         raise ValueError(
             f"there is no engine {engine!r}.{did_you_mean(engine, known)} Known: {', '.join(known)}."
         )
-    if max_edge_length is not None and not max_edge_length >= 0:
-        raise ValueError(f"the longest edge is a length of at least 0 or None, got {max_edge_length}")
+    if max_edge_length not in (None, np.inf) and not is_real(max_edge_length, 0):
+        raise ValueError(f"the longest edge is a length of at least 0 or None, got {max_edge_length!r}")

@@ -27,9 +27,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from topokd_lib.errors import ArtefactMismatch, CheckpointError, TrainingDiverged
-from topokd_lib.topology.images import PersistenceImage
+from topokd_lib.topology.checks import check_reals, check_tensor, is_real, is_whole
+from topokd_lib.topology.images import PersistenceImage, check_image
 
-__all__ = ["RipsNet", "RipsNetArtefact", "RipsNetReport", "fit_ripsnet"]
+__all__ = ["RipsNet", "RipsNetArtefact", "RipsNetReport", "check_drawn", "fit_ripsnet"]
 
 _POINT_WIDTHS = {
     16: (16, 16, 16),
@@ -112,12 +113,13 @@ class RipsNet(nn.Module):
         widths: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.widths = official_widths(dim) if widths is None else tuple(widths)
-        if len(self.widths) != 6 or min(dim, pixels, *self.widths) < 1:
+        given = (1,) * 6 if widths is None else tuple(widths) if isinstance(widths, Sequence) else ()
+        if len(given) != 6 or not all(is_whole(size, 1) for size in (dim, pixels, *given)):
             raise ValueError(
-                f"a RipsNet has six hidden widths and all its sizes are positive, got dim={dim}, "
-                f"pixels={pixels}, widths={self.widths}"
+                f"a RipsNet has six hidden widths and all its sizes are positive, got dim={dim!r}, "
+                f"pixels={pixels!r}, widths={widths!r}"
             )
+        self.widths = official_widths(dim) if widths is None else given
         if pooling not in ("sum", "mean"):
             raise ValueError(f"the pooling of a RipsNet is 'sum' or 'mean', got {pooling!r}")
         self.dim, self.pixels, self.pooling = dim, pixels, pooling
@@ -130,9 +132,19 @@ class RipsNet(nn.Module):
     def forward(self, points: Float[Tensor, "batch points dim"]) -> Float[Tensor, "batch pixels"]:
         """The estimated image of every cloud, row by row, with values between 0 and 1.
 
+        Coordinates are not looked at: one that is not a number makes such an image, as in any network.
+
         Raises:
+            TypeError: If the clouds are not a tensor of real numbers in the network's precision or a lower
+                one.
             ValueError: If the clouds are not of shape (batch, points, dim), or have no points.
         """
+        check_tensor("clouds", points)
+        own = self.input_mean.dtype
+        if not points.is_floating_point() or torch.promote_types(points.dtype, own) != own:
+            raise TypeError(
+                f"this RipsNet computes in {own}, got clouds of {points.dtype}; convert with points.to({own})"
+            )
         if points.ndim != 3 or points.shape[2] != self.dim or points.shape[1] == 0:
             raise ValueError(
                 f"this RipsNet reads clouds of shape (batch, points, {self.dim}), at least one point each, "
@@ -215,21 +227,40 @@ def fit_ripsnet(
         save_every: Seconds between two writings of the state.
 
     Raises:
-        ValueError: If clouds, images and network do not fit, the images are out of the network's reach, or
-            the validation part would be empty or without variation.
+        TypeError: If the network is no RipsNet, or clouds or images are no tensors.
+        ValueError: If a number is out of range, clouds, images and network do not fit, the images are out of
+            the network's reach, or the validation part would be empty or without variation.
         TrainingDiverged: If the error stops being finite.
         CheckpointError: If the state cannot be read, or is that of another training.
+
+    Example:
+        One number to learn: how far the points are from each other.
+
+        >>> random = torch.Generator().manual_seed(0)
+        >>> sizes = torch.rand(64, 1, 1, generator=random)
+        >>> clouds = sizes * torch.randn(64, 16, 2, generator=random)
+        >>> _ = torch.manual_seed(0)
+        >>> network = RipsNet(dim=2, pixels=1, pooling="mean")
+        >>> report = fit_ripsnet(network, clouds, sizes, epochs=30, learning_rate=1e-2, batch_size=16)
+        >>> report.epochs_run, report.r2 > 0.8
+        (30, True)
     """
-    if min(epochs, batch_size, patience) < 1:
+    if not all(is_whole(number, 1) for number in (epochs, batch_size, patience)):
         raise ValueError(
-            f"epochs, batch_size and patience are at least 1, got {epochs}, {batch_size} and {patience}"
+            f"epochs, batch_size and patience are at least 1, got {epochs!r}, {batch_size!r} and {patience!r}"
         )
-    clouds, images = clouds.detach(), images.detach().flatten(1)
+    if not (is_real(learning_rate, 0) and learning_rate > 0 and is_real(save_every, 0) and is_whole(seed)):
+        raise ValueError(
+            f"the learning rate is positive, save_every at least 0 and the seed a whole number, got "
+            f"{learning_rate!r}, {save_every!r} and {seed!r}"
+        )
     _check_data(network, clouds, images)
-    training = len(clouds) - round(len(clouds) * validation_fraction)
+    clouds, images = clouds.detach(), images.detach().flatten(1)
+    known = is_real(validation_fraction)
+    training = len(clouds) - round(len(clouds) * validation_fraction) if known else 0
     if not 0 < training < len(clouds):
         raise ValueError(
-            f"validation_fraction={validation_fraction} leaves {training} of {len(clouds)} clouds for "
+            f"validation_fraction={validation_fraction!r} leaves {training} of {len(clouds)} clouds for "
             f"training; both parts need at least one"
         )
     mean_image = images[:training].mean(dim=0)
@@ -359,12 +390,17 @@ def _write_state(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def _check_data(network: RipsNet, clouds: Tensor, images: Tensor) -> None:
-    if clouds.ndim != 3 or len(clouds) != len(images) or len(clouds) == 0:
+    _check_network(network)
+    for name, given in (("clouds", clouds), ("images", images)):
+        check_tensor(name, given)
+    if clouds.ndim != 3 or images.ndim < 2 or len(clouds) != len(images) or len(clouds) == 0:
         raise ValueError(
             f"every cloud needs one image: got clouds of shape {tuple(clouds.shape)} and "
             f"images of shape {tuple(images.shape)}"
         )
-    dim, pixels = clouds.shape[2], images.shape[1]
+    check_reals("clouds", clouds, "clouds", "points", "dim", finite=False)
+    check_reals("images", images.flatten(1), "clouds", "pixels", finite=False)
+    dim, pixels = clouds.shape[2], images[0].numel()
     if (dim, pixels) != (network.dim, network.pixels):
         raise ValueError(
             f"the network reads points of {network.dim} coordinates and draws {network.pixels} pixels, the "
@@ -376,6 +412,30 @@ def _check_data(network: RipsNet, clouds: Tensor, images: Tensor) -> None:
         raise ValueError(
             f"a RipsNet ends in a sigmoid and cannot draw values from {images.min().item():.3g} to "
             f"{images.max().item():.3g}; make the images with PersistenceImage.fit(…, normalise=True)"
+        )
+
+
+def _check_network(network: Any) -> None:
+    if not isinstance(network, RipsNet):
+        raise TypeError(
+            f"the network is a RipsNet, got {type(network).__name__}; build RipsNet(dim=…, pixels=…)"
+        )
+
+
+def check_drawn(network: Any, image: PersistenceImage) -> None:
+    """Raise unless this is a RipsNet that draws as many pixels as a persistence image has.
+
+    Raises:
+        TypeError: If network or image are something else.
+        ValueError: If the network draws another number of pixels.
+    """
+    check_image(image)
+    _check_network(network)
+    if network.pixels != image.pixels:
+        rows, columns = image.resolution
+        raise ValueError(
+            f"this RipsNet draws {network.pixels} pixels, but the image has "
+            f"{rows} × {columns} = {image.pixels}"
         )
 
 
@@ -398,7 +458,9 @@ class RipsNetArtefact:
         provenance: Versions, seed and command, for the reader.
 
     Raises:
-        ValueError: If the image has another number of pixels than the network.
+        TypeError: If the network is no RipsNet, or the image no PersistenceImage.
+        ValueError: If the image has another number of pixels than the network, or the dimension or the size
+            of clouds is no such number.
     """
 
     network: RipsNet
@@ -412,10 +474,11 @@ class RipsNetArtefact:
     provenance: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.image.pixels != self.network.pixels:
+        check_drawn(self.network, self.image)
+        if not (is_whole(self.dimension, 0) and is_whole(self.cloud_size, 1)):
             raise ValueError(
-                f"the network draws {self.network.pixels} pixels, the image has {self.image.resolution[0]} × "
-                f"{self.image.resolution[1]} = {self.image.pixels}"
+                f"a RipsNet learned one dimension, counted from 0, of clouds of at least 1 point, got "
+                f"dimension={self.dimension!r} and cloud_size={self.cloud_size!r}"
             )
 
     def check(self, *, teacher: str, fingerprint: str, feature: str, dim: int) -> None:
@@ -481,6 +544,20 @@ class RipsNetArtefact:
 
         Raises:
             CheckpointError: If there is no such file, it is damaged, or it is something else.
+
+        Example:
+            >>> import tempfile
+            >>> image = PersistenceImage((0.0, 0.0), (0.0, 1.0), bandwidth=0.1, resolution=(5, 5))
+            >>> network = RipsNet(dim=3, pixels=25)
+            >>> made = RipsNetArtefact(network, image, 0, "resnet20", "a1b2", "pooled", cloud_size=32)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     made.save(f"{folder}/ripsnet.safetensors")
+            ...     found = RipsNetArtefact.load(f"{folder}/ripsnet.safetensors")
+            >>> (
+            ...     found.image == image,
+            ...     torch.equal(found.network(torch.ones(1, 4, 3)), network(torch.ones(1, 4, 3))),
+            ... )
+            (True, True)
         """
         try:
             with safe_open(path, framework="pt") as file:

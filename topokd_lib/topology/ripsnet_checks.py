@@ -17,9 +17,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from topokd_lib.topology.checks import is_real, is_whole
 from topokd_lib.topology.images import PersistenceImage
 from topokd_lib.topology.rips import rips_diagrams
-from topokd_lib.topology.ripsnet import RipsNet
+from topokd_lib.topology.ripsnet import RipsNet, check_drawn
 from topokd_lib.topology.spanning_tree import check_points
 
 __all__ = ["CHANGES", "ImageChange", "Robustness", "examine_ripsnet", "robustness"]
@@ -34,7 +35,11 @@ def _rotated(clouds: Tensor, random: torch.Generator) -> Tensor:
 
 
 def _permuted(clouds: Tensor, random: torch.Generator) -> Tensor:
-    return clouds[..., torch.randperm(clouds.shape[2], generator=random).to(clouds.device)]
+    """In another order than the given one, if there is one."""
+    order = torch.randperm(clouds.shape[2], generator=random)
+    if torch.equal(order, order.sort().values):
+        order = order.roll(1)
+    return clouds[..., order.to(clouds.device)]
 
 
 def _noisy(clouds: Tensor, random: torch.Generator, share: float) -> Tensor:
@@ -120,8 +125,20 @@ def examine_ripsnet(
 
     Raises:
         InvalidPoints: See :func:`~topokd_lib.topology.check_points`.
+        TypeError: If network or image are something else.
         ValueError: If the network does not read these clouds or draws other images.
+
+    Example:
+        A rotation changes no distance, and no exact image.
+
+        >>> random = torch.Generator().manual_seed(0)
+        >>> clouds = torch.randn(4, 16, 3, generator=random)
+        >>> image = PersistenceImage.fit(rips_diagrams(clouds)[0], resolution=(5, 5))
+        >>> changes = examine_ripsnet(RipsNet(dim=3, pixels=25), image, clouds)
+        >>> changes[0].name, changes[0].exact < 1e-6
+        ('rotation', True)
     """
+    _check_seed(seed)
     exact, estimated = _both(network, image, clouds, dimension)
     rows = []
     for name, change in _CHANGES.items():
@@ -157,13 +174,25 @@ def robustness(
 
     Raises:
         InvalidPoints: See :func:`~topokd_lib.topology.check_points`.
+        TypeError: If network or image are something else.
         ValueError: If a share is negative or, of outliers, above 1, the kind is unknown, or network, image
             and clouds do not fit.
+
+    Example:
+        >>> random = torch.Generator().manual_seed(0)
+        >>> clouds = torch.randn(4, 16, 3, generator=random)
+        >>> image = PersistenceImage.fit(rips_diagrams(clouds)[0], resolution=(5, 5))
+        >>> rows = robustness(RipsNet(dim=3, pixels=25), image, clouds, shares=(0.0, 0.5))
+        >>> [(row.share, row.exact > 0) for row in rows]
+        [(0.0, False), (0.5, True)]
     """
     if kind not in ("outliers", "noise"):
         raise ValueError(f"clouds are disturbed by 'outliers' or 'noise', got {kind!r}")
-    if not shares or min(shares) < 0 or (kind == "outliers" and max(shares) > 1):
-        raise ValueError(f"shares of points are from 0 to 1, and noise is at least 0, got {tuple(shares)}")
+    given = tuple(shares) if isinstance(shares, Sequence) else ()
+    known = bool(given) and all(is_real(share, 0) for share in given)
+    if not known or (kind == "outliers" and max(given) > 1):
+        raise ValueError(f"shares of points are from 0 to 1, and noise is at least 0, got {shares!r}")
+    _check_seed(seed)
     disturb = _with_outliers if kind == "outliers" else _noisy
     clean, estimated_clean = _both(network, image, clouds, dimension)
     rows = []
@@ -180,11 +209,15 @@ def _both(
     network: RipsNet, image: PersistenceImage, clouds: Tensor, dimension: int
 ) -> tuple[Float[Tensor, "clouds pixels"], Float[Tensor, "clouds pixels"]]:
     check_points(clouds)
-    if network.pixels != image.pixels:
-        raise ValueError(f"this RipsNet draws {network.pixels} pixels, but the image has {image.pixels}")
+    check_drawn(network, image)
     clouds = clouds.to(network.input_mean)
     (diagrams,) = rips_diagrams(clouds, dimensions=(dimension,))
     return image(diagrams).flatten(1).to(clouds), torch.as_tensor(network(clouds))
+
+
+def _check_seed(seed: int) -> None:
+    if not is_whole(seed):
+        raise ValueError(f"a seed is a whole number, got {seed!r}")
 
 
 def _mse(one: Tensor, other: Tensor) -> float:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from topokd_lib.topology.checks import check_matrix
 from topokd_lib.topology.distance_matrices import (
     check_same_samples,
     edge_weights,
@@ -50,6 +51,7 @@ def rtd1(
         engine: See :func:`cross_barcode`.
 
     Raises:
+        TypeError: If student or teacher are not tensors.
         ImportError: If giotto-ph is asked for and not installed.
         ValueError: If the numbers of points differ, there are fewer than two, or an option is unknown.
         InvalidPoints: If a coordinate is not finite.
@@ -85,9 +87,11 @@ def cross_barcode(
 
     .. math:: \begin{pmatrix} 0 & a \\ a & \min(a, b) \end{pmatrix}
 
+    Homology is taken modulo 2. Births and deaths are in the unit of the distances.
+
     Args:
         first: Distances :math:`a` between the points, symmetric.
-        second: Distances :math:`b`.
+        second: Distances :math:`b` between the same points.
         engine: ``"giotto-ph"`` (``pip install 'topokd-lib[giotto]'``), ``"gudhi"``, a hundred times slower at
             64 points, or ``"auto"``: the first where it is installed.
 
@@ -95,9 +99,22 @@ def cross_barcode(
         Birth and death of every bar of positive length, in the order of birth.
 
     Raises:
+        TypeError: If the distances are not tensors.
         ImportError: If giotto-ph is asked for and not installed.
-        ValueError: If there is no such engine.
+        ValueError: If the distances are not two symmetric matrices of one size, of finite numbers of at least
+            0, or there is no such engine.
+
+    Example:
+        Three images on a line, the last two exchanged.
+
+        >>> teacher, student = (
+        ...     pairwise_distances(torch.tensor(places))
+        ...     for places in ([[0.0], [1.0], [3.0]], [[0.0], [3.0], [1.0]])
+        ... )
+        >>> cross_barcode(teacher, student)
+        tensor([[1., 2.]])
     """
+    _check_graphs(first, second)
     a, c = first, torch.minimum(first, second)
     doubled = torch.cat([torch.cat([torch.zeros_like(a), a], dim=1), torch.cat([a, c], dim=1)])
     edges = torch.from_numpy(_generators(doubled.detach().cpu().double().numpy(), engine)).to(a.device)
@@ -117,11 +134,22 @@ def rtd_lite_barcode(
 
     Args:
         first: Distances between the points, symmetric.
-        second: Likewise.
+        second: Likewise, between the same points.
 
     Returns:
-        Birth and death of every bar of positive length, in the order of birth.
+        Birth and death of every bar of positive length, in the order of birth, in the unit of the distances;
+        none for a single point.
+
+    Raises:
+        TypeError: If the distances are not tensors.
+        ValueError: See :func:`cross_barcode`.
+
+    Example:
+        >>> teacher, student = torch.tensor([[0.0, 3.0], [3.0, 0.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+        >>> rtd_lite_barcode(teacher, student)
+        tensor([[1., 3.]])
     """
+    _check_graphs(first, second)
     union = torch.minimum(first, second)
     tree, other = mst_edges(union[None])[0], mst_edges(first[None])[0].tolist()
     births, deaths = edge_weights(union, tree), []
@@ -132,6 +160,16 @@ def rtd_lite_barcode(
         contracted.append((u, v))
     bars = torch.stack([births, torch.stack(deaths)], dim=1)
     return bars[bars[:, 1] > bars[:, 0]]
+
+
+def _check_graphs(first: Tensor, second: Tensor) -> None:
+    for distances in (first, second):
+        check_matrix("distances", distances)
+    if first.shape != second.shape:
+        raise ValueError(
+            f"two graphs on the same points have distance matrices of one shape, got "
+            f"{tuple(first.shape)} and {tuple(second.shape)}"
+        )
 
 
 def _connecting(contracted: list[tuple[int, int]], other: list[list[int]], u: int, v: int, count: int) -> int:
@@ -175,7 +213,7 @@ def _giotto(lengths: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
         raise ImportError(
             "the engine 'giotto-ph' is not installed: pip install 'topokd-lib[giotto]', or engine='gudhi'"
         ) from error
-    found = ripser_parallel(lengths, maxdim=1, metric="precomputed", return_generators=True)
+    found = ripser_parallel(lengths, maxdim=1, coeff=2, metric="precomputed", return_generators=True)
     finite = found["gens"][1]
     edges = finite[0] if len(finite) else np.empty((0, 4))
     return np.asarray(edges, dtype=np.int64).reshape(-1, 4)
@@ -187,6 +225,6 @@ def _gudhi(lengths: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     # From the enclosing radius on one vertex is joined to all others: a cone, where nothing changes.
     tree = SimplexTree.create_from_array(lengths, max_filtration=lengths.max(axis=1).min())
     tree.expansion(2)
-    tree.compute_persistence(persistence_dim_max=tree.dimension() <= 1)
+    tree.compute_persistence(homology_coeff_field=2, persistence_dim_max=tree.dimension() <= 1)
     regular = tree.flag_persistence_generators()[1]
     return np.asarray(regular[0] if regular else np.empty((0, 4)), dtype=np.int64).reshape(-1, 4)

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from topokd_lib.topology.checks import check_tensor
 from topokd_lib.topology.critical import Places, check_function, check_options, diagrams_at
 from topokd_lib.topology.diagrams import PersistenceDiagrams
 
@@ -46,6 +47,7 @@ def signal_diagrams(
         essential: ``"drop"`` the bar of the lowest minimum, or ``"keep"`` it, with the death infinity.
 
     Raises:
+        TypeError: If the signals are not a tensor.
         ValueError: If the signals are not a batch, empty, not real or not finite.
 
     Differs from:
@@ -64,6 +66,7 @@ def signal_diagrams(
         >>> columns.tolist()
         [[26.0, 153.0], [76.0, 128.0], [51.0, 76.0]]
     """
+    check_tensor("signals", signals)
     if signals.ndim != 2:
         hint = "add a batch axis with signals[None]" if signals.ndim == 1 else "flatten the axes of a signal"
         raise ValueError(f"signals have the axes (batch, samples), got shape {tuple(signals.shape)}; {hint}")

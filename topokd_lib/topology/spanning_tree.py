@@ -20,6 +20,7 @@ from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
 
 from topokd_lib.errors import InvalidPoints
+from topokd_lib.topology.checks import check_tensor
 from topokd_lib.topology.prim import compiled, prim
 
 __all__ = ["check_axes", "check_points", "edge_lengths", "h0_deaths", "minimum_spanning_tree", "mst_edges"]
@@ -43,6 +44,11 @@ def check_points(points: Tensor) -> None:
 
     Raises:
         InvalidPoints: With the first cloud and point that are wrong, counted from 0.
+
+    Example:
+        >>> check_points(torch.zeros(5, 2))
+        Traceback (most recent call last):
+        topokd_lib.errors.InvalidPoints: point clouds have the axes (batch, points, dim), got shape (5, 2); …
     """
     check_axes(points)
     finite = points.detach().isfinite()
@@ -80,6 +86,7 @@ def edge_lengths(
 
     Raises:
         InvalidPoints: If the axes or the type of the points are wrong; see :func:`check_points`.
+        TypeError: If the edges are not a tensor.
         ValueError: If the edges are not pairs of whole numbers that count the points of as many clouds.
 
     Example:
@@ -87,6 +94,7 @@ def edge_lengths(
         tensor([[5., 0.]])
     """
     check_axes(points)
+    check_tensor("edges", edges)
     batch, count, _ = points.shape
     if edges.ndim != 3 or edges.shape[0] != batch or edges.shape[2] != 2 or edges.dtype != torch.int64:
         raise ValueError(
