@@ -40,8 +40,8 @@ def table(record: dict[str, Any]) -> str:
     source = (
         f"Measured with `{record['command']}`, {record['jobs']} chapters at a time on {record['cores']} "
         f"cores ({record['hardware']['cpu']}), commit `{record['commit'][:7]}`; the whole build took "
-        f"{record['seconds']:.0f} s. The seconds are those of the processor: on an idle machine you wait "
-        "about as long, on a busy one longer. Memory is the peak of the chapter's process."
+        f"{record['seconds']:.0f} s. The seconds are those of the processor, "
+        "since other work ran on the machine. Memory is the peak of the chapter's process."
     )
     return "\n".join([*lines, "", source])
 

@@ -31,7 +31,7 @@ from tools.book_extension import CACHES, ROOT, cache_folder
 HTML = ROOT / "_build" / "html"
 REPORT = ROOT / "_build" / "report.json"
 SECONDS_PER_CHAPTER = 60
-BYTES_PER_CHAPTER = 2**30 * 21 // 20  # 1 GiB, and what one run differs from the next
+BYTES_PER_CHAPTER = 2**30 * 21 // 20  # 1 GiB and a twentieth: the largest chapter is at 1 GiB
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
