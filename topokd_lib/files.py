@@ -1,11 +1,12 @@
 """Files that are complete or not there, and the folder of what can be computed again."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["cache_root", "write_atomically", "write_text"]
+__all__ = ["cache_root", "fingerprint_of", "write_atomically", "write_text"]
 
 
 def cache_root() -> Path:
@@ -14,6 +15,16 @@ def cache_root() -> Path:
     Everything below it can be deleted at any time; it costs the time to compute it again.
     """
     return Path(os.environ.get("TOPOKD_CACHE") or "cache").expanduser()
+
+
+def fingerprint_of(path: Path) -> str:
+    """Sixteen hexadecimal digits that change with any byte of a file.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 @contextmanager

@@ -204,6 +204,7 @@ def run_recipe(
             seed=recipe.seed,
             data=parts.data,
             teacher=parts.teacher,
+            initial_weights=weight_file(recipe.initial_weights) if recipe.initial_weights else None,
             minutes=minutes,
             keep_every=keep_every,
             tensorboard=tensorboard,
