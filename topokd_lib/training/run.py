@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import yaml
 
 import topokd_lib
 from topokd_lib.errors import CheckpointError, RunDirectoryError
-from topokd_lib.files import fingerprint_of
+from topokd_lib.files import fingerprint_of, is_locked, lock
 from topokd_lib.models import FeatureModel, Teacher
 from topokd_lib.outputs import Normalisation
 from topokd_lib.training.checkpoint import (
@@ -186,7 +186,7 @@ class RunDirectory:
             RunDirectoryError: If another process is writing here.
         """
         with (self.path / "recipe.yaml").open("r+", encoding="utf-8") as file:
-            if not _lock(file):
+            if not lock(file):
                 raise RunDirectoryError(
                     f"another process is training in {self.path}; wait until it has finished, or stop it"
                 )
@@ -360,26 +360,8 @@ def _room_for(path: Path) -> Iterator[None]:
 
 
 def is_in_use(path: Path) -> bool:
-    """Whether a process holds the run directory ``path``; the system knows, also after a kill."""
-    try:
-        with (path / "recipe.yaml").open("r+", encoding="utf-8") as file:
-            return not _lock(file)
-    except OSError:
-        return False  # nothing there, or nothing that can be written to
-
-
-def _lock(file: IO[str]) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # Windows: nobody is kept away
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
+    """Whether a process trains in the run directory ``path``."""
+    return is_locked(path / "recipe.yaml")
 
 
 def _about(data: DataSource) -> dict[str, Any]:
