@@ -1,6 +1,5 @@
 """How long a run of each kind takes, concluded from a small part of it."""
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from topokd_lib.data import ImageData, StreamedImages
+from topokd_lib.data.encoded import processors
 from topokd_lib.errors import RecipeError
 from topokd_lib.models import create_model
 from topokd_lib.prepare import (
@@ -223,7 +223,7 @@ def measure_image_persistence(
     """
     begin = time.perf_counter()
     data = _in_memory(recipe.data.load())
-    processes = recipe.processes or len(_processors())
+    processes = recipe.processes or processors()
     start = time.perf_counter() - begin
 
     def prepare(few: ImageData, place: Path) -> object:
@@ -302,9 +302,3 @@ def _in_memory(data: ImageData | StreamedImages) -> ImageData:
             f"this is prepared for data sets that lie in memory, and {data.name} is read from disk"
         )
     return data
-
-
-def _processors() -> set[int]:
-    """Those that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return affinity(0) if affinity else set(range(os.cpu_count() or 1))
