@@ -188,6 +188,16 @@ def test_directory_of_another_recipe_is_refused_with_the_difference(topokd, refu
     assert content(tmp_path) == before
 
 
+def test_another_start_than_the_one_the_directory_was_begun_with_is_refused(topokd, refuses, mine, tmp_path):
+    start = make_teacher(tmp_path / "start.safetensors", seed=1)
+    words = ["train", "--config", mine, "--initial_weights", str(start), "--out", str(tmp_path / "run")]
+    topokd(*words)
+    make_teacher(start, seed=2)
+    complaint = refuses(*words)
+    assert complaint.startswith(f"{tmp_path / 'run'} holds a run with initial_weights")
+    assert "choose another directory" in complaint
+
+
 def test_directory_of_something_else_is_refused(refuses, mine, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work")

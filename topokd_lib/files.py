@@ -1,11 +1,13 @@
 """Files that are complete or not there, and the folder of what can be computed again."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
-__all__ = ["cache_root", "write_atomically", "write_text"]
+__all__ = ["cache_root", "fingerprint_of", "is_locked", "lock", "write_atomically", "write_text"]
 
 
 def cache_root() -> Path:
@@ -14,6 +16,43 @@ def cache_root() -> Path:
     Everything below it can be deleted at any time; it costs the time to compute it again.
     """
     return Path(os.environ.get("TOPOKD_CACHE") or "cache").expanduser()
+
+
+def fingerprint_of(path: Path) -> str:
+    """Sixteen hexadecimal digits that change with any byte of a file.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def lock(file: IO[str]) -> bool:
+    """Lock an open file until it is closed, or the process ends however; whether no other process has it.
+
+    Where there are no locks (Windows, some file systems) nobody is kept away.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of a file; the system knows, also after a kill."""
+    try:
+        with path.open("r+", encoding="utf-8") as file:
+            return not lock(file)
+    except OSError:
+        return False  # nothing there, or nothing that can be written to
 
 
 @contextmanager

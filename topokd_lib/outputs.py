@@ -52,6 +52,15 @@ class Batch:
     def __len__(self) -> int:
         return int(self.images.shape[0])
 
+    def to(self, device: torch.device) -> "Batch":
+        """The same on ``device``; what lies there already is not copied, and copies to a GPU are queued."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=device.type == "cuda")
+
+        extras = {name: move(extra) for name, extra in self.extras.items()}
+        return Batch(move(self.images), move(self.labels), move(self.indices), extras)
+
 
 @dataclass
 class ModelOutput:

@@ -140,7 +140,7 @@ def test_machine_that_is_offline(published, tmp_path):
     assert message == (
         f"{READERS[name].url} could not be downloaded (Temporary failure in name resolution). If this "
         f"machine is offline, fetch the file elsewhere, copy it to {tmp_path / 'new' / archive.name}, and "
-        f"type once: topokd data download {name}"
+        f"type once: topokd data download {name} --root {tmp_path / 'new'}"
     )
 
 

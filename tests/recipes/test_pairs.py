@@ -288,3 +288,13 @@ def test_method_fits_pair_and_teaches(method, met, tmp_path):
     assert gradients
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
     pair.student.zero_grad()
+
+
+def test_a_pair_names_the_maps_of_its_teacher_and_leaves_alone_what_is_made_of_images():
+    assert pair_options("resnet110-resnet20", "digits/igkd_attributions") == [
+        "--teacher.weights", "runs/digits/teacher/resnet110/seed0",
+        "--artefact", "artefacts/digits/attributions-resnet110",
+    ]  # fmt: skip
+    words = pair_options("resnet110-resnet20", "digits/igkd")
+    assert words[words.index("--data.overlay.artefact") + 1] == "artefacts/digits/attributions-resnet110"
+    assert pair_options("resnet110-resnet20", "digits/tgd_persistence") == []

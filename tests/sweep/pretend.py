@@ -20,6 +20,8 @@ def main(words: list[str]) -> int:
     if method == "slow":
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
         time.sleep(20)
+    if method == "deaf":
+        time.sleep(20)
     if method == "broken":
         print("some noise", file=sys.stderr)
         print(f"topokd: the loss is nan (kd) in epoch 1 of seed {seed}", file=sys.stderr)

@@ -9,9 +9,16 @@ from tests.recipes.made import make_teacher, write_recipe
 from topokd_lib.cli import main
 from topokd_lib.cli.sweep import duration
 from topokd_lib.data import EpochLoader
-from topokd_lib.recipes import Recipe, RipsNetRecipe, load_recipe
-from topokd_lib.sweep import RunCost, Sweep, estimate
-from topokd_lib.sweep.estimate import measure_ripsnet, measure_training
+from topokd_lib.recipes import (
+    AttributionRecipe,
+    ImagePersistenceRecipe,
+    Recipe,
+    RipsNetRecipe,
+    load_recipe,
+)
+from topokd_lib.recipes.load import KINDS
+from topokd_lib.sweep import RunCost, RunEstimate, Sweep, estimate
+from topokd_lib.sweep.measure import MEASURES, measure_ripsnet, measure_training
 
 
 @pytest.fixture
@@ -110,6 +117,50 @@ def test_runs_that_are_done_cost_nothing_more(sweep, tmp_path, capsys):
     assert "1 of 2" in next(line for line in lines if line.startswith("digits/none"))
     assert lines[-1].startswith("all that is left: ")
     assert lines[-1].endswith("with 2 workers")
+
+
+def test_every_kind_of_recipe_can_be_measured():
+    assert set(MEASURES) == set(KINDS.values())
+
+
+def test_preparations_are_measured_by_the_image(tmp_path):
+    """Twice as many images take twice as long, whatever a few of them take."""
+    options = ["--teacher.weights", str(make_teacher(tmp_path / "teacher.safetensors"))]
+    options += ["--attributions.steps", "1", "--artefact", str(tmp_path / "maps")]
+    maps, _ = load_recipe("digits/igkd_attributions", options, kind=AttributionRecipe)
+    scans, _ = load_recipe("digits/tgd_persistence", kind=ImagePersistenceRecipe)
+    for recipe in (maps, scans):
+        cost = MEASURES[type(recipe)](recipe, seconds=0.1, images=(1_000_000, 0))
+        assert cost.epochs == 1
+        assert 0 < cost.measured_steps <= 1438
+        assert cost.epoch > 10.0
+    assert not (tmp_path / "maps").exists()
+
+
+def test_what_is_left_of_an_interrupted_run_is_counted(tmp_path):
+    cost = RunCost(start=2.0, epoch=3.0, epochs=4, early=5.0)
+    assert RunEstimate("kd", cost, runs=3, left=2, epochs=(0, 3)).seconds == 19.0 + 5.0
+
+
+def test_what_cannot_be_measured_is_told_and_hides_nothing(tmp_path, capsys):
+    path = tmp_path / "plan.yaml"
+    path.write_text("recipes: [digits/none, {recipe: digits/none, name: odd, set: {student: resnet18}}]\n")
+    words = ["estimate", str(path), "--home", str(tmp_path / "home"), "--seconds", "0.1"]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith("digits/none/resnet8 ")
+    assert lines[2].startswith("odd/resnet18: cannot be measured: ")
+    assert lines[-1].endswith("without what cannot be measured")
+
+
+def test_nothing_is_left(tmp_path, capsys):
+    path = tmp_path / "plan.yaml"
+    path.write_text("recipes: [digits/none]\n")
+    record = tmp_path / "home/runs/digits/none/resnet8/seed0/record.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    assert main(["estimate", str(path), "--home", str(tmp_path / "home")]) == 0
+    assert capsys.readouterr().out == f"all runs are done; `topokd table {path}` shows them\n"
 
 
 def test_durations_are_said_in_the_unit_one_would_say():

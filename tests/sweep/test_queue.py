@@ -13,8 +13,10 @@ import pytest
 
 from tests.recipes.made import write_recipe
 from tests.sweep import pretend
-from topokd_lib.cli import main
-from topokd_lib.errors import Interrupted, RecipeError, RunDirectoryError
+from topokd_lib.cli import Stages, main
+from topokd_lib.errors import INTERRUPTED, Interrupted, RecipeError, RunDirectoryError
+from topokd_lib.recipes.load import KINDS
+from topokd_lib.recipes.run import artefact_lock, occupy_artefact
 from topokd_lib.sweep import PlannedRun, Sweep, run_sweep, status_of, sweep_table
 from topokd_lib.training import RunDirectory
 
@@ -162,13 +164,135 @@ def test_table_of_a_sweep_says_what_was_not_run(pretending, tmp_path):
     ]
 
 
+def test_a_process_that_has_no_way_to_stop_in_between_has_not_failed(pretending, tmp_path):
+    sweep = plan(tmp_path, "deaf", "good", seeds=1)
+    with pytest.raises(Interrupted):
+        run_sweep(sweep, workers=2, say=lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    assert states(sweep) == {"deaf 0": "waiting", "good 0": "done"}
+
+
+def test_a_run_by_another_recipe_is_not_taken_for_this_one(pretending, tmp_path):
+    (run,) = (sweep := plan(tmp_path, "good", seeds=1)).runs
+    run_sweep(sweep, say=lambda _: None)
+    stored = sweep.home / run.output / "recipe.yaml"
+    stored.write_text(run.text)
+    assert run.is_done(sweep.home)
+    stored.write_text(run.text.replace("  channels_last: false\n", ""))  # of a version without this field
+    assert run.is_done(sweep.home)
+    stored.write_text(run.text.replace("seed: 0", "seed: 1"))
+    assert not run.is_done(sweep.home)
+    stored.write_text(run.text.replace("batch_size: 64", "batch_size: 32"))
+    assert status_of(sweep)[0].state == "waiting"
+
+
+def test_epochs_behind_an_interrupted_run_are_counted(tmp_path):
+    (run,) = (sweep := plan(tmp_path, "good", seeds=1)).runs
+    assert run.epochs_done(sweep.home) == 0
+    log = sweep.home / run.output / "log.jsonl"
+    log.parent.mkdir(parents=True)
+    log.write_text('{"stage": "hint"}\n{"stage": "main"}\n{"stage": "main"}\n')
+    assert run.epochs_done(sweep.home) == 2
+
+
+EVERYTHING = """\
+prepare:
+  - {recipe: digits/teacher, set: {schedule.epochs: 1, schedule.milestones: []}}
+  - {recipe: digits/ripsnet, set: {plan.clouds: 50, plan.epochs: 2}}
+  - {recipe: digits/dist_pro_search, set: {plan.epochs: 1}}
+  - digits/tgd_persistence
+  - {recipe: digits/igkd_attributions, set: {attributions.steps: 1}}
+recipes: [digits/none]
+set: {schedule.epochs: 1, schedule.milestones: []}
+"""
+
+
+@pytest.fixture
+def everything(tmp_path) -> Sweep:
+    path = tmp_path / "plan.yaml"
+    path.write_text(EVERYTHING)
+    return Sweep.load(path, tmp_path / "home")
+
+
+def test_everything_that_can_be_prepared_can_be_part_of_a_sweep(everything):
+    assert {run.command for run in everything.runs} == set(KINDS)
+    assert [run.columns for run in everything.runs if run.command != "train"] == [()] * 4
+
+
+@pytest.mark.slow
+def test_a_sweep_prepares_everything_once(everything, tmp_path, capsys):
+    words = ["sweep", str(everything.path), "--home", str(everything.home), "--no-estimate"]
+    assert main(words) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("6 of 6 runs are left; ")
+    assert said[-1] == "6 runs: 6 done"
+    assert all(run.is_done(everything.home) for run in everything.runs)
+    assert main(words) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2  # nothing was started again
+
+
+def test_a_preparation_that_another_process_is_at_is_waited_for(everything, capsys):
+    run = next(run for run in everything.runs if run.command == "prepare image-persistence")
+    place = everything.home / run.output
+    left = multiprocessing.get_context("fork").Process(target=prepare_elsewhere, args=(place,))
+    left.start()
+    while not run.is_running(everything.home):
+        time.sleep(0.01)
+    words = ["prepare", "image-persistence", "--config", "digits/tgd_persistence", "--artefact", str(place)]
+    assert main(words) == 2
+    assert f"another process is preparing {place}; wait until" in capsys.readouterr().err
+    left.join()
+    assert not run.is_running(everything.home)
+    assert run.is_done(everything.home)
+    assert not artefact_lock(place).exists()
+
+
+def prepare_elsewhere(place: Path) -> None:
+    with occupy_artefact(place):
+        time.sleep(3)
+        place.mkdir()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_preparation_that_is_told_to_stop_says_that_it_goes_on(tmp_path, capsys, monkeypatch, number):
+    """With the status that a queue and a cluster take for: again."""
+    place = tmp_path / "maps"
+    words = ["prepare", "image-persistence", "--config", "digits/tgd_persistence", "--artefact", str(place)]
+    words += ["--processes", "1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Stages, "show", lambda *_: os.kill(os.getpid(), number))
+        assert main(words) == INTERRUPTED
+    assert f"stopped by {number.name}; the same command goes on" in capsys.readouterr().err
+    assert (tmp_path / "maps.partial").is_dir()
+    assert main(words) == 0
+    assert place.is_dir()
+
+
+def test_a_sweep_says_what_is_left_and_what_it_takes_before_it_starts(pretending, tmp_path, capsys):
+    sweep = plan(tmp_path, "good", "better", seeds=1)
+    record = sweep.home / sweep.runs[0].output / "record.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    assert main(["sweep", str(sweep.path), "--home", str(sweep.home)]) == 0
+    said = capsys.readouterr().out
+    lines = said.splitlines()
+    assert lines[0] == f"1 of 2 runs are left; `topokd sweep {sweep.path} --list` shows their commands"
+    assert "--no-estimate skips that" in lines[1]
+    assert " ".join(lines[2].split()) == "run per epoch epochs per run runs left together"
+    assert lines[3].startswith("better/resnet8 ")
+    assert not any(line.startswith("good") for line in lines)
+    assert lines[4].startswith("all that is left: ")
+    assert lines[5].startswith("[2/2] better/resnet8/seed0 done")
+    assert main(["sweep", str(sweep.path), "--home", str(sweep.home)]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == ["2 runs: 2 done"]
+
+
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_goes_on_and_loses_nothing(tmp_path, capsys):
     """Real training, and a kill that leaves an orphan behind."""
     write_recipe(tmp_path, ("epochs: 2", "epochs: 4"))
     path = tmp_path / "plan.yaml"
     path.write_text("recipes: [mine.yaml]\nseeds: 2\n")
-    words = ["sweep", str(path), "--home", str(tmp_path / "home"), "--workers", "2"]
+    words = ["sweep", str(path), "--home", str(tmp_path / "home"), "--workers", "2", "--no-estimate"]
     process = subprocess.Popen(
         [sys.executable, "-m", "topokd_lib.cli", *words],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},

@@ -42,6 +42,23 @@ def test_only_the_declared_features_are_kept():
     assert set(objective.student.features) == {"stage1", "pooled"}
 
 
+def test_a_batch_is_moved_wholly_and_not_copied_where_it_is():
+    batch = first_batch()
+    batch.extras["map"] = torch.zeros(8, 2)
+    moved = batch.to(torch.device("meta"))
+    tensors = (moved.images, moved.labels, moved.indices, moved.extras["map"])
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    stayed = make_fabric(EngineSpec(accelerator="cpu")).to_device(batch)
+    assert stayed.images is batch.images
+    assert stayed.extras["map"] is batch.extras["map"]
+
+
+def test_logits_for_the_log_keep_no_graph():
+    loss, logits = Distiller(TinyNet(), Labels())(first_batch(), ModelOutput.untaught(first_batch(), 3))
+    assert loss.requires_grad
+    assert not logits.requires_grad
+
+
 def test_everything_trainable_is_one_modules_parameters():
     student, objective = TinyNet(), WeightedSum({"memory": Remember()}, {"memory": 1.0})
     distiller = Distiller(student, objective)

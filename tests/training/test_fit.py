@@ -455,6 +455,13 @@ def test_a_long_epoch_is_not_trained_to_its_end(fabric, monkeypatch):
     assert boom.now == (0, 11)  # seen at the next look
 
 
+def test_the_step_that_broke_is_named_when_a_step_has_several_batches(fabric, monkeypatch):
+    monkeypatch.setattr("topokd_lib.training.epoch.CHECK_EVERY", 5)
+    boom = Explode(0, 2 * 7 + 1)  # counted in batches from 0: the second one of step 8
+    with pytest.raises(TrainingDiverged, match="stage 'main', step 8;"):
+        train(fabric, objective=weigh(boom=boom), loader=ToyLoader(train=8 * 80), accumulate=2)
+
+
 def test_reading_a_teacher_that_is_not_there_stops_at_the_first_step(fabric):
     objective = weigh(labels=Labels(), soft=Soft())
     with pytest.raises(TrainingDiverged, match=r"the loss is nan \(soft\) in epoch 1"):

@@ -74,6 +74,36 @@ def test_a_meter_names_what_is_not_a_number(loss, terms, names):
     assert meter.means(make_fabric(EngineSpec(accelerator="cpu"))).not_finite() == names
 
 
+@pytest.mark.parametrize("stops", [(), (1,), (2, 5), tuple(range(1, 8))])
+def test_sums_do_not_depend_on_when_they_are_read(stops):
+    """To the last bit, although 0.1 is no binary fraction; a run that stopped in between logs the same."""
+    torch.manual_seed(0)
+    meter, fabric = Meter(), make_fabric(EngineSpec(accelerator="cpu"))
+    labels = torch.tensor([0, 1, 1])
+    batch = Batch(torch.zeros(3, 3, 2, 2), labels, labels)
+    sums = [0.0, 0.0]
+    for step in range(8):
+        if step in stops:
+            state = meter.state()
+            meter = Meter()
+            meter.restore(state)
+        loss, logits = torch.rand(()) * 0.1, torch.rand(3, 2)
+        meter.update(batch, loss, logits, {"labels": loss / 3})
+        for place, value in enumerate((loss, loss / 3)):
+            sums[place] += 3 * value.item()
+    means = meter.means(fabric)
+    assert (means.loss, means.terms["labels"], means.images) == (sums[0] / 24, sums[1] / 24, 24)
+
+
+def test_a_step_reads_nothing_from_the_device():
+    """Numbers without memory behind them cannot be read; the meter takes them until somebody asks."""
+    meter, one = Meter(), torch.zeros(4, dtype=torch.long, device="meta")
+    batch = Batch(torch.zeros(4, 3, 2, 2, device="meta"), one, one)
+    meter.update(batch, torch.zeros((), device="meta"), torch.zeros(4, 2, device="meta"), {})
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        meter.state()
+
+
 def test_an_empty_meter_has_no_mean():
     with pytest.raises(ValueError, match="the loader gave no batch"):
         Meter().means(make_fabric(EngineSpec(accelerator="cpu")))

@@ -202,3 +202,23 @@ def test_a_teacher_that_was_trained_anew_is_noticed(tmp_path):
         teacher.model.last_layer.bias.add_(1.0)
     with pytest.raises(RunDirectoryError, match=r"holds a run with teacher .*'resnet8'.* this one has"):
         RunDirectory.open(tmp_path / "run", recipe="a: 1\n", teacher=teacher)
+
+
+def test_initial_weights_that_changed_are_noticed(tmp_path):
+    start = tmp_path / "start.safetensors"
+    start.write_bytes(b"one")
+    run = RunDirectory.open(tmp_path / "run", recipe="a: 1\n", initial_weights=start)
+    RunDirectory.open(tmp_path / "run", recipe="a: 1\n", initial_weights=start).begin(History())
+    assert provenance_of(run)["initial_weights"] == "7692c3ad3540bb80"  # of sha256sum
+    start.write_bytes(b"two")
+    with pytest.raises(RunDirectoryError, match=r"holds a run with initial_weights 7692\w+, this one has"):
+        RunDirectory.open(tmp_path / "run", recipe="a: 1\n", initial_weights=start)
+
+
+def test_a_run_that_was_begun_before_initial_weights_were_noted_goes_on(tmp_path):
+    run = RunDirectory.open(tmp_path, recipe=RECIPE)
+    noted = provenance_of(run)
+    del noted["initial_weights"]
+    (tmp_path / "provenance.json").write_text(json.dumps(noted))
+    RunDirectory.open(tmp_path, recipe=RECIPE).begin(History())
+    assert provenance_of(run)["initial_weights"] is None

@@ -50,8 +50,8 @@ def check(words: list[str]) -> None:
             print(damage)
         if found:
             raise DataError(
-                f"{len(found)} images of {options.name} cannot be read; copy them again, or leave them out: "
-                f"data.options.damaged=skip"
+                f"{len(found)} of {len(data.train) + len(data.test):,} images of {options.name} cannot be "
+                f"read; copy them again, or leave them out: data.options.damaged=skip"
             )
     channels, height, width = data.image_shape
     print(

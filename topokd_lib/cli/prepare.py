@@ -18,6 +18,7 @@ from topokd_lib.recipes import (
 )
 from topokd_lib.recipes.load import AnyRecipe, add_recipe_options, build_recipe, parse_recipe
 from topokd_lib.topology import CHANGES
+from topokd_lib.training.stops import end_when_asked
 
 __all__ = [
     "prepare_attributions",
@@ -31,7 +32,7 @@ __all__ = [
 def prepare_dist_pro(words: list[str]) -> None:
     """Search pathway weights as a recipe says."""
     recipe = _read(words, "prepare dist-pro", DistProRecipe)
-    with closing(Stages()) as stages:
+    with closing(Stages()) as stages, end_when_asked():
         process = run_dist_pro_recipe(recipe, progress=stages.show)
     first, last = (pathway_weights(process.scores[place]).sum() for place in (0, -1))
     print(
@@ -43,7 +44,7 @@ def prepare_dist_pro(words: list[str]) -> None:
 def prepare_ripsnet(words: list[str]) -> None:
     """Train a RipsNet as a recipe says."""
     recipe = _read(words, "prepare ripsnet", RipsNetRecipe)
-    with closing(Stages()) as stages:
+    with closing(Stages()) as stages, end_when_asked():
         artefact = run_ripsnet_recipe(recipe, progress=stages.show)
     report = artefact.report
     print(
@@ -62,7 +63,7 @@ def prepare_ripsnet(words: list[str]) -> None:
 def prepare_teacher_cache(words: list[str]) -> None:
     """Compute a recipe's teacher outputs that are not on disk yet."""
     recipe = _read(words, "prepare teacher-cache", Recipe)
-    with closing(Stages()) as stages:
+    with closing(Stages()) as stages, end_when_asked():
         teacher = run_teacher_cache(recipe, tell=print, progress=stages.show)
     spec = teacher.outputs.spec
     print(f"complete; train with --teacher.cache {spec.precision} --data.augment {spec.augment}")
@@ -71,7 +72,7 @@ def prepare_teacher_cache(words: list[str]) -> None:
 def prepare_persistence(words: list[str]) -> None:
     """Compute persistence images as a recipe says."""
     recipe = _read(words, "prepare image-persistence", ImagePersistenceRecipe, pair=False)
-    with closing(Stages()) as stages:
+    with closing(Stages()) as stages, end_when_asked():
         arrays = run_image_persistence_recipe(recipe, progress=stages.show)
     channels, *size = arrays.shape
     print(
@@ -82,8 +83,8 @@ def prepare_persistence(words: list[str]) -> None:
 
 def prepare_attributions(words: list[str]) -> None:
     """Explain every image's logit by integrated gradients, as a recipe says."""
-    recipe = _read(words, "prepare attributions", AttributionRecipe, pair=False)
-    with closing(Stages()) as stages:
+    recipe = _read(words, "prepare attributions", AttributionRecipe)
+    with closing(Stages()) as stages, end_when_asked():
         arrays = run_attribution_recipe(recipe, progress=stages.show)
     print(
         f"{recipe.artefact}: maps of {'×'.join(map(str, arrays.shape))} pixels for each of "

@@ -119,6 +119,7 @@ def _download(name: str, reader: Any, root: Path) -> None:
                 raise DataError(
                     f"{error}. If this machine is offline, fetch the file elsewhere, copy it to "
                     f"{archive.absolute()}, and {_once(name)}"
+                    + (f" --root {root}" if root != data_root() else "")
                 ) from error
         reader(root, download=True)
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -264,7 +265,7 @@ def find_damaged(
     loader = DataLoader(
         _Checked(images),
         batch_size=64,
-        num_workers=workers,
+        num_workers=min(workers, processors()),
         collate_fn=_as_list,
         generator=torch.Generator(),  # the global one is not touched
     )
@@ -278,6 +279,12 @@ def find_damaged(
 
 def _as_list(found: Sequence[Any]) -> list[Any]:
     return list(found)
+
+
+def processors() -> int:
+    """Those that this process may use; more workers than that only get in each other's way."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def reason(error: Exception) -> str:

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from topokd_lib.data.encoded import Damage, EncodedImages, StreamedImages, decode, reason, way_out
+from topokd_lib.data.encoded import Damage, EncodedImages, StreamedImages, decode, processors, reason, way_out
 from topokd_lib.data.image_data import normalise
 from topokd_lib.data.shares import Shares
 from topokd_lib.errors import UnknownName, require_name
@@ -67,7 +67,7 @@ class StreamLoader:
         seed: Of order and views.
         rank: Which of the devices this is, from 0.
         world_size: How many devices share an epoch.
-        workers: Processes that read and decode; 0 does it in this process.
+        workers: Processes that read and decode, at most one on each processor; 0 does it in this process.
         device: Where batches are normalised; bytes travel there, a quarter of the numbers.
 
     Raises:
@@ -148,7 +148,7 @@ class StreamLoader:
         return DataLoader(
             _Decoded(images, views),
             batch_sampler=_Order(),
-            num_workers=self.workers,
+            num_workers=min(self.workers, processors()),
             collate_fn=_collate,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # the global one is not touched

@@ -7,6 +7,7 @@ its name when everything is there.
 
 import json
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -205,6 +206,8 @@ def _compute(
 
 def _begin_worker() -> None:
     torch.set_num_threads(1)
+    for name in {"SIGINT", "SIGUSR1"} & set(dir(signal)):  # the parent hears it too, and tells when to end
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
 
     def stop_with_the_parent() -> None:
         parent = parent_process()

@@ -17,6 +17,9 @@ __all__ = ["BenchmarkPair", "benchmark_pairs", "insert_pair", "pair_options"]
 ARTEFACTS = {"artefact": "ripsnet-{teacher}-pooled", "process": "dist-pro-{pair}"}
 """How the files are called that objectives read, by the argument that names them."""
 
+ATTRIBUTIONS = "attributions-{teacher}"
+"""How the directory is called that an overlay reads."""
+
 
 @dataclass(frozen=True)
 class BenchmarkPair:
@@ -107,6 +110,11 @@ def pair_options(name: str, source: str) -> list[str]:
     }
     if known == f"{group}/teacher":
         return ["--student", pair.teacher]
+    maps = f"artefacts/{group}/{ATTRIBUTIONS.format(teacher=teacher)}"
+    if "artefact" in recipe and "teacher" not in recipe:
+        return []  # of the images alone
+    if "attributions" in recipe:
+        return [*weights, "--artefact", maps]
     if "artefact" in recipe and "student" in recipe:
         return [*weights, "--student", pair.student, "--artefact", artefacts["process"]]
     if "artefact" in recipe:
@@ -114,6 +122,8 @@ def pair_options(name: str, source: str) -> list[str]:
     words = ["--student", pair.student, *(weights if "teacher" in recipe else [])]
     if pair.lr is not None:
         words += ["--schedule.lr", str(pair.lr)]
+    if "artefact" in (recipe.get("data", {}).get("overlay") or {}):
+        words += ["--data.overlay.artefact", maps]
     terms = recipe.get("terms")
     for term, about in terms.items() if isinstance(terms, dict) else ():
         match about:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 
 from topokd_lib.data import ImageData, LoaderWithExtras, SampleArrays, StreamedImages
 from topokd_lib.errors import ArtefactMismatch, RecipeError, RunDirectoryError
+from topokd_lib.files import lock
 from topokd_lib.models import FeatureModel, Teacher, create_model
 from topokd_lib.objectives import PathwayProcess, WeightedSum
 from topokd_lib.outputs import Batch
@@ -59,9 +60,11 @@ from topokd_lib.training.engine import launch, lost_processes
 __all__ = [
     "Assembly",
     "FewSteps",
+    "artefact_lock",
     "assemble",
     "default_directory",
     "evaluate_run",
+    "occupy_artefact",
     "rehearse",
     "run_attribution_recipe",
     "run_dist_pro_recipe",
@@ -204,6 +207,7 @@ def run_recipe(
             seed=recipe.seed,
             data=parts.data,
             teacher=parts.teacher,
+            initial_weights=weight_file(recipe.initial_weights) if recipe.initial_weights else None,
             minutes=minutes,
             keep_every=keep_every,
             tensorboard=tensorboard,
@@ -286,13 +290,13 @@ def run_ripsnet_recipe(recipe: RipsNetRecipe, *, progress: Progress | None = Non
     """
     _require_writable(recipe.artefact)
     work = recipe.artefact.with_name(f"{recipe.artefact.name}.unfinished")
-    with _the_recipe_is_at_fault():
+    with occupy_artefact(recipe.artefact), _the_recipe_is_at_fault():
         data = recipe.data.load()
         teacher = recipe.teacher.load(data)
         loader = recipe.data.loader(data, seed=recipe.plan.seed)
         artefact = prepare_ripsnet(teacher, loader, recipe.plan, progress=progress, work=work)
-    artefact.save(recipe.artefact)
-    shutil.rmtree(work)
+        artefact.save(recipe.artefact)
+        shutil.rmtree(work)
     return artefact
 
 
@@ -307,7 +311,7 @@ def run_image_persistence_recipe(
         ArtefactMismatch: If the artefact is there and was made otherwise.
         RecipeError: If a number is out of range, or the data do not lie in memory.
     """
-    with _the_recipe_is_at_fault():
+    with occupy_artefact(recipe.artefact), _the_recipe_is_at_fault():
         data = recipe.data.load()
         if not isinstance(data, ImageData):
             raise RecipeError(
@@ -363,7 +367,7 @@ def run_attribution_recipe(recipe: AttributionRecipe, *, progress: Progress | No
         RecipeError: If the teacher does not fit the data, captum is not installed, or the device is not
             there.
     """
-    with _the_recipe_is_at_fault():
+    with occupy_artefact(recipe.artefact), _the_recipe_is_at_fault():
         data = recipe.data.load()
         if not isinstance(data, ImageData):
             raise RecipeError(
@@ -398,7 +402,7 @@ def run_dist_pro_recipe(recipe: DistProRecipe, *, progress: Progress | None = No
         )
     _require_writable(recipe.artefact)
     fabric = _launch(recipe.engine)
-    with _the_recipe_is_at_fault():
+    with occupy_artefact(recipe.artefact), _the_recipe_is_at_fault():
         data = recipe.data.load()
         teacher = recipe.teacher.load(data)
         seed_all(recipe.plan.seed)
@@ -417,8 +421,38 @@ def run_dist_pro_recipe(recipe: DistProRecipe, *, progress: Progress | None = No
             fabric=fabric,
             progress=progress,
         )
-    process.save(recipe.artefact)
+        process.save(recipe.artefact)
     return process
+
+
+@contextmanager
+def occupy_artefact(path: Path) -> Iterator[None]:
+    """Keep other processes from preparing ``path`` until the block, or the process, ends.
+
+    Raises:
+        RecipeError: If another process is preparing it, or nothing can be written beside it.
+    """
+    place = artefact_lock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = place.open("a", encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(
+            f"cannot write the artefact {path} ({error.strerror or error}); choose another path"
+        ) from error
+    with file:
+        if not lock(file):
+            raise RecipeError(f"another process is preparing {path}; wait until it has finished, or stop it")
+        try:
+            yield
+        finally:
+            with suppress(PermissionError):  # Windows keeps what is open; the file is empty
+                place.unlink(missing_ok=True)
+
+
+def artefact_lock(path: Path) -> Path:
+    """The file whose lock says that an artefact is being prepared."""
+    return path.with_name(f"{path.name}.lock")
 
 
 def _require_writable(path: Path) -> None:

@@ -14,6 +14,7 @@ import yaml
 
 from topokd_lib.data import ImageData, SampleArrays, StreamedImages, load_data
 from topokd_lib.data.extras import TGD_NORMALISATION
+from topokd_lib.errors import RecipeError
 from topokd_lib.models import MODELS, Teacher, create_model
 from topokd_lib.outputs import Batch, Normalisation
 from topokd_lib.topology import PersistenceImage, RipsNet, RipsNetArtefact
@@ -83,7 +84,14 @@ def stand_in_options(
         named = [part for part in weights.parts if part in MODELS]
         weights = folder / "teacher.safetensors"
         torch.manual_seed(0)
-        model = create_model(network or (named or [recipe["student"]])[-1], num_classes=data.num_classes)
+        known = [recipe.get("student"), *named, network]
+        if not any(known):
+            raise RecipeError(
+                f"nothing says which network {wanted} holds, so that none can stand in for it; train the "
+                f"teacher first"
+            )
+        likely = next(name for name in reversed(known) if name)
+        model = create_model(likely, num_classes=data.num_classes)
         save_student(weights, model, normalisation=data.normalisation)
         options += ["--teacher.weights", str(weights)]
     for option, argument, path in _artefacts(recipe):

@@ -1,6 +1,7 @@
 """Many runs as one thing: planned in a file, estimated, run as a queue that survives, or on a cluster."""
 
-from topokd_lib.sweep.estimate import RunCost, RunEstimate, estimate
+from topokd_lib.sweep.estimate import RunEstimate, estimate
+from topokd_lib.sweep.measure import RunCost
 from topokd_lib.sweep.plan import Entry, PlannedRun, Sweep
 from topokd_lib.sweep.queue import RunStatus, run_sweep, status_of
 from topokd_lib.sweep.results import sweep_table

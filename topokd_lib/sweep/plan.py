@@ -1,6 +1,7 @@
 """A file that says which runs there shall be: recipes × pairs × seeds, and what they need first."""
 
 import json
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,8 +12,12 @@ from typing import Any
 import yaml
 
 from topokd_lib.errors import RecipeError, did_you_mean
+from topokd_lib.files import is_locked
 from topokd_lib.recipes import benchmark_pairs, default_directory, find_recipe, load_recipe
 from topokd_lib.recipes.load import KINDS, command_for
+from topokd_lib.recipes.run import artefact_lock
+from topokd_lib.training.log import MAIN
+from topokd_lib.training.run import is_in_use
 
 __all__ = ["Entry", "PlannedRun", "Sweep"]
 
@@ -75,9 +80,38 @@ class PlannedRun:
         return [sys.executable, "-m", "topokd_lib.cli", *words]
 
     def is_done(self, home: Path) -> bool:
-        """Whether it has left what it was to leave."""
+        """Whether it has left what it was to leave; a run by another recipe does not count."""
         path = home / self.output
-        return (path / "record.json").exists() if self.command == "train" else path.exists()
+        if self.command != "train":  # artefacts get their names when they are complete
+            return path.exists()
+        return (path / "record.json").exists() and self._is_recipe_of(path)
+
+    def epochs_done(self, home: Path) -> int:
+        """Epochs of the main stage that an interrupted training has behind it."""
+        try:
+            log = (home / self.output / "log.jsonl").read_text(encoding="utf-8")
+            return sum(json.loads(line)["stage"] == MAIN for line in log.splitlines())
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0  # nothing was trained yet, or the training itself will complain
+
+    def is_running(self, home: Path) -> bool:
+        """Whether a process is at it, whoever has started that."""
+        path = home / self.output
+        return is_in_use(path) if self.command == "train" else is_locked(artefact_lock(path))
+
+    def _is_recipe_of(self, path: Path) -> bool:
+        """Whether the run in ``path`` was made as planned; fields that it did not know yet do not count."""
+        try:
+            stored = (path / "recipe.yaml").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return True  # there is only a record, which was brought here
+        planned = re.sub(r"(?m)^seed: .*$", f"seed: {self.seed}", self.text)
+        if stored == planned:
+            return True
+        try:
+            return _holds(yaml.safe_load(planned), yaml.safe_load(stored))
+        except yaml.YAMLError:
+            return False  # `topokd train` will say what is wrong there
 
 
 @dataclass(frozen=True)
@@ -297,6 +331,13 @@ def _in_order(path: Path, runs: list[PlannedRun]) -> tuple[PlannedRun, ...]:
         ordered += ready
         waiting = [run for run in waiting if run not in ready]
     return tuple(ordered)
+
+
+def _holds(tree: object, part: object) -> bool:
+    """Whether everything in ``part`` is in ``tree`` as well."""
+    if isinstance(tree, Mapping) and isinstance(part, Mapping):
+        return all(name in tree and _holds(tree[name], value) for name, value in part.items())
+    return tree == part
 
 
 def _values(tree: object) -> Iterator[str]:

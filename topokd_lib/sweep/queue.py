@@ -21,7 +21,6 @@ import torch
 from topokd_lib.errors import INTERRUPTED, Interrupted, RecipeError, RunDirectoryError
 from topokd_lib.sweep.plan import PlannedRun, Sweep
 from topokd_lib.training.checkpoint import write_text
-from topokd_lib.training.run import is_in_use
 from topokd_lib.training.stops import listen
 
 __all__ = ["RunStatus", "run_sweep", "status_of"]
@@ -114,7 +113,7 @@ def status_of(sweep: Sweep) -> list[RunStatus]:
             status.state, status.error = "impossible", run.impossible
         elif run.is_done(sweep.home):
             status.state = "done"
-        elif is_in_use(sweep.home / run.output):
+        elif run.is_running(sweep.home):
             status.state = "running"
         elif before.get("state") == "failed":
             status.state, status.error = "failed", before.get("error", "")
@@ -171,7 +170,7 @@ class _Queue:
                 status.state, status.error = "blocked", f"needs {', '.join(lost)}"
                 self.note(status)
             elif all(self.status[name].state == "done" for name in run.needs):
-                if is_in_use(self.sweep.home / run.output):
+                if run.is_running(self.sweep.home):
                     elsewhere = True  # left by a sweep that was killed, or another sweep runs it
                 elif run.is_done(self.sweep.home):
                     status.state = "done"
@@ -205,18 +204,18 @@ class _Queue:
         self.active.append(_Process(run, handle, log, slot))
         self.write()
 
-    def finish(self, process: _Process) -> None:
-        """Note how a process ended."""
+    def finish(self, process: _Process, *, asked: bool = False) -> None:
+        """Note how a process ended, which was perhaps asked to."""
         process.log.close()
         self.active.remove(process)
         self.free.append(process.slot)
         status = self.status[process.run.name]
         status.seconds = round(time.monotonic() - process.start, 1)
         code = process.handle.returncode
-        if code == 0 and process.run.is_done(self.sweep.home):
+        if process.run.is_done(self.sweep.home):
             status.state = "done"
             self.keep_record(process.run)
-        elif code == INTERRUPTED:
+        elif code == INTERRUPTED or (asked and code == -signal.SIGTERM):
             status.state = "waiting"
         else:
             status.state, status.error = "failed", self.reason(process.run, code)
@@ -264,7 +263,7 @@ class _Queue:
             process.handle.terminate()
         for process in list(self.active):
             process.handle.wait()
-            self.finish(process)
+            self.finish(process, asked=True)
 
 
 def _visible_devices() -> list[str]:

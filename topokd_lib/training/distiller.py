@@ -49,7 +49,7 @@ class Distiller(nn.Module):
     def forward(
         self, batch: Batch, taught: ModelOutput
     ) -> tuple[Float[Tensor, ""], Float[Tensor, "batch classes"]]:
-        """The loss, and the student's logits for the running accuracy.
+        """The loss, and the student's logits, without gradient, for the running accuracy.
 
         This is the only place that knows of precision: whatever the networks compute in, a loss sees
         float32. Distances between features rounded to bfloat16 come out in another order, and the order is
@@ -64,10 +64,10 @@ class Distiller(nn.Module):
             if self.gather is not None:
                 seen, target, batch = self.gather(seen, target, batch)
             if probe is None or not isinstance(self.objective, WeightedSum):
-                return loss(seen, target, batch), out.logits
+                return loss(seen, target, batch), out.logits.detach()
             terms = self.objective.weighted(seen, target, batch)
             probe.measure(terms, out.features[probe.feature])
-            return sum(terms.values(), start=seen.logits.new_zeros(())), out.logits
+            return sum(terms.values(), start=seen.logits.new_zeros(())), out.logits.detach()
 
 
 def join_processes(fabric: Fabric) -> Gather:

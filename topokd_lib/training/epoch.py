@@ -147,7 +147,7 @@ class Session:
         """Bring batches, averages and random state to where they were; returns the steps that are done."""
         rank, step = self.fabric.global_rank, int(position["step"])
         deque(islice(batches, step * self.accumulate), maxlen=0)
-        meter.restore(position["meters"][rank], self.fabric.device)
+        meter.restore(position["meters"][rank])
         if self.probe is not None:
             self.probe.restore(position["probes"][rank], self.fabric.device)
         restore_random_state(self.fabric, position["random"][rank])
@@ -224,7 +224,7 @@ class Session:
         means = meter.means(self.fabric)
         if broken := means.not_finite():
             ago = meter.first_broken(self.fabric)
-            where = f"{stage!r}, step {step if ago is None else step - ago}"
+            where = f"{stage!r}, step {step if ago is None else step - ago // self.accumulate}"
             self.give_up(f"the loss is {means.loss} ({', '.join(broken)})", where, epoch)
         self.line.show(means.loss)
         return means

@@ -132,13 +132,18 @@ class Means:
 
 
 class Meter:
-    """Running sums of loss, hits and terms, kept on the device so that no training step waits for it."""
+    """Running sums of loss, hits and terms.
+
+    What a step says stays on the device until somebody asks: then all of it is read at once, so that no step
+    waits, and added in the order of the steps, so that sums do not depend on when they were asked for.
+    """
 
     def __init__(self) -> None:
         self._images = 0
         self._names: tuple[str, ...] = ()
-        self._sums: Tensor | None = None
-        self._unread: list[Tensor] = []
+        self._sums: list[float] = []
+        self._unread: list[tuple[int, tuple[Tensor, ...]]] = []
+        self._broken: int | None = None
 
     def update(
         self,
@@ -147,52 +152,59 @@ class Meter:
         logits: Float[Tensor, "batch classes"],
         terms: Mapping[str, Tensor],
     ) -> None:
-        """Add one step."""
-        hits = (logits.detach().argmax(dim=1) == batch.labels).sum()
-        losses = torch.stack([loss.detach(), *terms.values()]) * len(batch)
-        row = torch.cat([hits[None].to(losses), losses])
-        if self._sums is None:
-            exact = torch.float32 if row.device.type == "mps" else torch.float64
-            self._names, self._sums = tuple(terms), torch.zeros_like(row, dtype=exact)
-        self._sums += row
-        self._images += len(batch)
-        self._unread.append(row)
+        """Add one batch."""
+        loss = loss.detach()
+        hits = (logits.argmax(dim=1) == batch.labels).sum(dtype=loss.dtype)
+        self._names = tuple(terms)
+        self._unread.append((len(batch), (hits, loss, *terms.values())))
 
     def state(self) -> dict[str, Any]:
         """What was added up so far on this process, in plain containers for a checkpoint."""
-        sums = None if self._sums is None else self._sums.cpu()
-        return {"images": self._images, "names": list(self._names), "sums": sums}
+        self._read()
+        return {"images": self._images, "names": list(self._names), "sums": self._sums}
 
-    def restore(self, state: Mapping[str, Any], device: torch.device) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Continue where :meth:`state` was taken."""
         self._images, self._names = state["images"], tuple(state["names"])
-        self._sums = None if state["sums"] is None else state["sums"].to(device)
+        self._sums = [float(value) for value in state["sums"]]
 
     def first_broken(self, fabric: Fabric) -> int | None:
-        """How many steps before the last one the first value was seen that is no number.
+        """How many batches before the last one the first value was seen that is no number.
 
-        Only steps since the last call of :meth:`means` are looked at; all processes have to ask.
+        Only batches that the last call of :meth:`means` has read are looked at; all processes have to ask.
         """
-        finite = torch.stack([row.isfinite().all() for row in self._unread]).tolist()
-        ago = len(finite) - 1 - finite.index(False) if False in finite else -1
-        longest = torch.tensor(float(ago), device=fabric.device)
-        found = int(torch.as_tensor(fabric.all_reduce(longest, reduce_op="max")))
+        ago = torch.tensor(-1.0 if self._broken is None else float(self._broken), device=fabric.device)
+        found = int(torch.as_tensor(fabric.all_reduce(ago, reduce_op="max")))
         return None if found < 0 else found
 
     def means(self, fabric: Fabric) -> Means:
         """Averages so far; waits for the device, and for the other processes.
 
         Raises:
-            ValueError: If no step was added.
+            ValueError: If no batch was added.
         """
-        if self._sums is None:
+        self._read()
+        if not self._sums:
             raise ValueError("an average over no training step is undefined; the loader gave no batch")
-        sums = torch.cat([self._sums, self._sums.new_tensor([self._images])])
+        exact = torch.float32 if fabric.device.type == "mps" else torch.float64
+        sums = torch.tensor([*self._sums, self._images], dtype=exact, device=fabric.device)
         *totals, images = torch.as_tensor(fabric.all_reduce(sums, reduce_op="sum")).tolist()
-        if all(map(math.isfinite, totals)):
-            self._unread.clear()
         top1, loss, *terms = (total / images for total in totals)
         return Means(loss, top1, dict(zip(self._names, terms, strict=True)), int(images))
+
+    def _read(self) -> None:
+        """Bring the numbers of all batches since the last call from the device, and add them."""
+        if not self._unread:
+            return
+        values = torch.stack([value for _, row in self._unread for value in row])
+        rows = values.view(len(self._unread), -1).tolist()
+        for place, ((size, _), (hits, *losses)) in enumerate(zip(self._unread, rows, strict=True)):
+            row = (hits, *(size * loss for loss in losses))
+            self._sums = [one + other for one, other in zip(self._sums or [0.0] * len(row), row, strict=True)]
+            self._images += size
+            if self._broken is None and not all(map(math.isfinite, losses)):
+                self._broken = len(rows) - 1 - place
+        self._unread.clear()
 
 
 class Progress:

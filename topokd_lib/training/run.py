@@ -12,13 +12,14 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import yaml
 
 import topokd_lib
 from topokd_lib.errors import CheckpointError, RunDirectoryError
+from topokd_lib.files import fingerprint_of, is_locked, lock
 from topokd_lib.models import FeatureModel, Teacher
 from topokd_lib.outputs import Normalisation
 from topokd_lib.training.checkpoint import (
@@ -32,6 +33,9 @@ from topokd_lib.training.checkpoint import (
 from topokd_lib.training.log import EpochRecord, History
 
 __all__ = ["DataSource", "RunDirectory", "is_in_use", "provenance"]
+
+IDENTITY = ("seed", "data", "teacher", "initial_weights")
+"""What tells runs of one recipe apart: a recipe names files, and what they hold may have changed."""
 
 
 @runtime_checkable
@@ -110,6 +114,7 @@ class RunDirectory:
         seed: int = 0,
         data: DataSource | None = None,
         teacher: Teacher | None = None,
+        initial_weights: Path | None = None,
         minutes: float = 0.0,
         keep_every: int = 0,
         tensorboard: bool = False,
@@ -124,6 +129,7 @@ class RunDirectory:
             seed: Of the run.
             data: What it is trained on; name and fingerprint are noted and compared.
             teacher: Likewise; a recipe names a file, and what the file holds may have changed.
+            initial_weights: Likewise, the file that the student starts from.
             minutes: See :class:`RunDirectory`; it may change when a run is continued.
             keep_every: Likewise.
             tensorboard: Likewise.
@@ -131,7 +137,7 @@ class RunDirectory:
         Raises:
             ValueError: If a number is negative.
             RunDirectoryError: If the place cannot be written to, holds something else, or holds a run with
-                another recipe, seed, data or teacher; the message shows the difference.
+                another recipe, seed, data, teacher or initial weights; the message shows the difference.
         """
         if minutes < 0 or keep_every < 0:
             raise ValueError(
@@ -145,6 +151,7 @@ class RunDirectory:
             "teacher": None
             if teacher is None
             else {"name": teacher.name, "fingerprint": teacher.fingerprint()},
+            "initial_weights": None if initial_weights is None else fingerprint_of(initial_weights),
         }
         run = cls(
             path,
@@ -179,7 +186,7 @@ class RunDirectory:
             RunDirectoryError: If another process is writing here.
         """
         with (self.path / "recipe.yaml").open("r+", encoding="utf-8") as file:
-            if not _lock(file):
+            if not lock(file):
                 raise RunDirectoryError(
                     f"another process is training in {self.path}; wait until it has finished, or stop it"
                 )
@@ -223,7 +230,7 @@ class RunDirectory:
         """
         if self.resumed:
             earlier = self._read("provenance.json")
-            identity = {name: earlier.pop(name) for name in ("seed", "data", "teacher")}
+            identity = {name: earlier.pop(name, None) for name in IDENTITY}
             sessions = [*earlier.pop("earlier_sessions"), earlier]
             now = {**identity, **provenance(), "earlier_sessions": sessions}
             with _room_for(self.path / "provenance.json"):
@@ -353,26 +360,8 @@ def _room_for(path: Path) -> Iterator[None]:
 
 
 def is_in_use(path: Path) -> bool:
-    """Whether a process holds the run directory ``path``; the system knows, also after a kill."""
-    try:
-        with (path / "recipe.yaml").open("r+", encoding="utf-8") as file:
-            return not _lock(file)
-    except OSError:
-        return False  # nothing there, or nothing that can be written to
-
-
-def _lock(file: IO[str]) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # Windows: nobody is kept away
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
+    """Whether a process trains in the run directory ``path``."""
+    return is_locked(path / "recipe.yaml")
 
 
 def _about(data: DataSource) -> dict[str, Any]:

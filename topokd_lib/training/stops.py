@@ -4,14 +4,16 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 import torch
 from lightning_fabric import Fabric
 
-__all__ = ["StopRequest", "Stops", "listen"]
+from topokd_lib.errors import Interrupted
+
+__all__ = ["StopRequest", "Stops", "end_when_asked", "listen"]
 
 SIGNALS = tuple(
     number for name in ("SIGTERM", "SIGUSR1") if (number := getattr(signal, name, None)) is not None
@@ -41,15 +43,38 @@ def listen() -> Iterator[StopRequest]:
     Outside of the main thread signals cannot be received, and the request stays empty.
     """
     request = StopRequest()
+    with _handled_by(request._note):
+        yield request
+
+
+@contextmanager
+def end_when_asked() -> Iterator[None]:
+    """End at SIGTERM and SIGUSR1 where the program happens to be, for work that may be killed at any time.
+
+    Raises:
+        Interrupted: At a signal, so that the command can say that it goes on, and end with its own status.
+    """
+
+    def stop(number: int, _: FrameType | None) -> None:
+        raise Interrupted(
+            f"stopped by {signal.Signals(number).name}; the same command goes on from what is complete"
+        )
+
+    with _handled_by(stop):
+        yield
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
-        yield request
+        yield
         return
-    before = {number: signal.signal(number, request._note) for number in SIGNALS}
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
     try:
-        yield request
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 class Stops:
