@@ -56,6 +56,7 @@ IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 STAND_INS = {
     "cifar10": partial(noise, "cifar10", classes=10),
     "cifar100": partial(noise, "cifar100", classes=100),
+    "cinic10": partial(noise, "cinic10", classes=10),
     "imagenet": partial(noise, "imagenet", classes=10, size=64),
 }
 """What recipes get in tests in place of data sets that have to be downloaded; see ``conftest.py``."""

@@ -28,11 +28,16 @@ from topokd_lib.recipes import (
 from topokd_lib.topology import ScanPersistence
 from topokd_lib.training import Schedule, save_student
 
-CIFAR = [name for name in recipe_names() if name.startswith("cifar10/tgd") and "persistence" not in name]
+PUBLISHED = ("cifar10", "cinic10")
+PROTOCOL = [
+    name
+    for name in recipe_names()
+    if name.startswith(tuple(f"{group}/tgd" for group in PUBLISHED)) and "persistence" not in name
+]
 STUDENTS = ["tgd", "tgd_image_only", "tgd_two_images", "tgd_shuffled"]
 
 
-@pytest.mark.parametrize("name", CIFAR)
+@pytest.mark.parametrize("name", PROTOCOL)
 def test_protocol_is_that_of_the_official_code(name):
     recipe, _ = load_recipe(name, kind=Recipe)
     assert recipe.schedule == Schedule(
@@ -43,12 +48,13 @@ def test_protocol_is_that_of_the_official_code(name):
     assert recipe.student == ("wrn_16_3" if name.endswith("teacher") else "wrn_16_1")
 
 
-def test_persistence_images_are_those_of_the_official_code():
-    recipe, _ = load_recipe("cifar10/tgd_persistence", kind=ImagePersistenceRecipe)
+@pytest.mark.parametrize("group", PUBLISHED)
+def test_persistence_images_are_those_of_the_official_code(group):
+    recipe, _ = load_recipe(f"{group}/tgd_persistence", kind=ImagePersistenceRecipe)
     assert recipe.persistence == ScanPersistence.official()
 
 
-@pytest.mark.parametrize("group", ["cifar10", "digits"])
+@pytest.mark.parametrize("group", [*PUBLISHED, "digits"])
 @pytest.mark.parametrize("name", STUDENTS)
 def test_students_differ_in_nothing_but_the_second_teacher(group, name, tmp_path):
     published, _ = load_recipe(f"{group}/tgd", kind=Recipe)
@@ -60,7 +66,7 @@ def test_students_differ_in_nothing_but_the_second_teacher(group, name, tmp_path
     case = Case.make(f"{group}/{name}", tmp_path)
     objective = assemble(load_recipe(case.name, case.overrides, kind=Recipe)[0]).objective.terms["tgd"]
     assert isinstance(objective, TGD)
-    usual = 0.99 if group == "cifar10" else 0.9
+    usual = 0.99 if group in PUBLISHED else 0.9
     assert objective.alpha == (1.0 if name == "tgd_image_only" else usual)
     assert (objective.kd_weight, objective.similarity_weight, objective.temperature) == (0.9, 3000.0, 4.0)
 

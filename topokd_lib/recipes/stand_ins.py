@@ -25,6 +25,7 @@ __all__ = ["ARTEFACTS", "SIZES", "stand_in_options"]
 SIZES = {
     "cifar10": (32, 10, 50_000, 10_000),
     "cifar100": (32, 100, 50_000, 10_000),
+    "cinic10": (32, 10, 90_000, 90_000),
     "imagenet": (224, 1000, 1_281_167, 50_000),
     "prepared-images": (50, 10, 50_000, 10_000),  # TGD's, six channels
 }
