@@ -1,4 +1,4 @@
-"""Each topological term moves a student's features, and their exact persistence image nearer to the teacher's.
+"""Each topological term moves a student, and its exact persistence images nearer to the teacher's.
 
 On the digits, with cross-entropy and one term, against cross-entropy alone from the same seed. Images are of
 clouds divided by their mean distance: with size in them, batches of the teacher differ from each other by two
@@ -21,7 +21,15 @@ import torch
 
 from topokd_lib.data import EpochLoader, load_digits
 from topokd_lib.models import Teacher, create_model
-from topokd_lib.objectives import CrossEntropy, Objective, RTDLite, Signature, SortedDeaths, TopKD, WeightedSum
+from topokd_lib.objectives import (
+    CrossEntropy,
+    Objective,
+    RTDLite,
+    Signature,
+    SortedDeaths,
+    TopKD,
+    WeightedSum,
+)
 from topokd_lib.pair import Pair
 from topokd_lib.prepare import RipsNetPlan, clouds_of_test_images, prepare_ripsnet, teacher_clouds
 from topokd_lib.recipes import DataSpec, Recipe, TeacherSpec, Term, calibrate
@@ -72,7 +80,12 @@ def pair_of(student: Any, teacher: Teacher | None) -> Pair:
 
 
 def train(
-    name: str, seed: int, schedule: Schedule, teacher: Teacher | None = None, build: Any = None, w: float = 0.0
+    name: str,
+    seed: int,
+    schedule: Schedule,
+    teacher: Teacher | None = None,
+    build: Any = None,
+    w: float = 0.0,
 ) -> Any:
     torch.manual_seed(seed)
     student = create_model(name, num_classes=10)
@@ -115,7 +128,9 @@ def weight(term: str) -> float:
 
 def shapes(clouds: torch.Tensor) -> Any:
     """Exact diagrams of clouds without their sizes."""
-    (diagrams,) = rips_diagrams(torch.stack([scale_points(cloud, "mean") for cloud in clouds]), dimensions=(0,))
+    (diagrams,) = rips_diagrams(
+        torch.stack([scale_points(cloud, "mean") for cloud in clouds]), dimensions=(0,)
+    )
     return diagrams
 
 
@@ -149,7 +164,8 @@ def test_a_term_alone_pulls_at_every_layer_below_the_embedding(term):
     classifier = set(student.last_layer.parameters())
     for name, parameter in student.named_parameters():
         if parameter not in classifier:
-            assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().max() > 0, name
 
 
 @pytest.mark.parametrize("term", TERMS)
