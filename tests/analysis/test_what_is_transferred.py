@@ -7,8 +7,8 @@ the weight used here a term pulls at the embedding as hard as cross-entropy afte
 another seed (:func:`topokd_lib.recipes.calibrate`).
 
 What RipsNet's term does hangs on RipsNet. With one that predicts nothing of the teacher's images (R² below
-0.05, from 1000 clouds), the student satisfied it, RipsNet's two images became equal, and the exact ones did
-not move; R² of 0.2 is enough for the digits. Nothing is claimed here about accuracy.
+0.05, from 1000 clouds), the student satisfied it, its two images came 18 times nearer to each other, and the
+exact ones did not move; R² of 0.2 is enough for the digits. Nothing is claimed here about accuracy.
 """
 
 from functools import cache

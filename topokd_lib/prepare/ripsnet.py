@@ -48,8 +48,8 @@ class RipsNetPlan:
 
     How much of a teacher it knows decides what its term does. On the digits, at equal pull, one with R² =
     0.20 (2,000 clouds, learning rate 0.01) brings a student's exact images of shape nearer to the teacher's;
-    one with 0.04 (1,000 clouds, 0.005) does not measurably: RipsNet's own two images become equal, the exact
-    ones stay. Look at ``report["r2"]`` of the artefact before using it.
+    one with 0.04 (1,000 clouds, 0.005) does not measurably: RipsNet's own two images become all but equal,
+    the exact ones stay. Look at ``report["r2"]`` of the artefact before using it.
 
     Args:
         feature: The teacher's feature whose minibatch clouds are imitated.
