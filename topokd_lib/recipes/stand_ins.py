@@ -60,8 +60,6 @@ def stand_in_options(
         about = {"size": size, "classes": classes, "train": 3 * batch_size, "test": 8, "channels": channels}
         name = "noise"
         options += ["--data.name", name, "--data.options", json.dumps(about)]
-        if recipe["data"].get("augment", "").startswith("resized"):  # for images on disk only
-            options += ["--data.augment", "crop-flip"]
         if str(recipe["data"]["augment"]).startswith("resized"):  # of images on disk; noise lies in memory
             options += ["--data.augment", "none"]
     if recipe.get("teachers"):
