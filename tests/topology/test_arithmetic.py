@@ -14,6 +14,7 @@ import torch
 from topokd_lib.topology import FilteredComplex, alpha_diagrams, cross_barcode, reduce_boundary, rips_diagrams
 
 GIOTTO = pytest.mark.skipif(find_spec("gph") is None, reason="giotto-ph is optional (extra: giotto)")
+NUMBA = pytest.mark.skipif(find_spec("numba") is None, reason="numba is optional (extra: fast)")
 ENGINES = ["gudhi", pytest.param("giotto-ph", marks=GIOTTO)]
 BORN, FILLED = 0.7435, 1.2247
 """Edge lengths between which 21 points on the projective plane have one long loop modulo 2."""
@@ -50,7 +51,7 @@ def test_the_loop_depends_on_the_arithmetic(prime, count):
 
 
 @pytest.mark.parametrize("gradient", [False, True])
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", [*ENGINES, pytest.param("cohomology", marks=NUMBA)])
 def test_rips_engines(engine, gradient):
     points = PLANE.clone().requires_grad_(gradient)
     (h1,) = rips_diagrams(points, dimensions=(1,), engine=engine)

@@ -27,11 +27,14 @@ from topokd_lib.topology import (
     spanning_tree,
 )
 
+NUMBA = pytest.mark.skipif(find_spec("numba") is None, reason="numba is optional (extra: fast)")
 GIOTTO = pytest.mark.skipif(find_spec("gph") is None, reason="giotto-ph is optional (extra: giotto)")
 SQUARE = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]])
 
-# Every way through the engines that know all dimensions: they work differently when a gradient is wanted.
+# Every way through the engines that know loops: some work differently when a gradient is wanted.
 ROUTES = [
+    pytest.param("cohomology", False, marks=NUMBA),
+    pytest.param("cohomology", True, marks=NUMBA),
     ("gudhi", False),
     ("gudhi", True),
     pytest.param("giotto-ph", False, marks=GIOTTO),
@@ -92,11 +95,12 @@ def test_deaths_are_the_heights_of_single_linkage(points):
 
 
 def above(points, engine, gradient, **options):
-    """Diagrams of an engine that knows all dimensions, by the route with or without gradient."""
+    """Diagrams of all dimensions that the engine knows, by the route with or without gradient."""
     points = points.clone().requires_grad_(gradient)
+    dimensions = (0, 1) if engine == "cohomology" else (0, 1, 2)
     return [
         replace(d, pairs=d.pairs.detach())
-        for d in rips_diagrams(points, dimensions=(0, 1, 2), engine=engine, **options)
+        for d in rips_diagrams(points, dimensions=dimensions, engine=engine, **options)
     ]
 
 
@@ -109,8 +113,8 @@ def test_engines_agree_with_each_other_and_with_the_full_complex(engine, gradien
         full = above(points, engine, gradient)
         for index, cloud in enumerate(points):
             np.testing.assert_allclose(in_order(tree[index]), in_order(full[0][index]), atol=1e-12)
-            for dimension in (0, 1, 2):
-                found, expected = full[dimension][index], gudhi_diagram(cloud, dimension)
+            for dimension, diagrams in enumerate(full):
+                found, expected = diagrams[index], gudhi_diagram(cloud, dimension)
                 np.testing.assert_allclose(in_order(found), in_order(expected), atol=1e-12)
 
     check()
@@ -232,9 +236,41 @@ def test_engines_of_all_dimensions_give_the_dimensions_asked_for(engine):
         assert tuple(diagrams.dimension for diagrams in found) == dimensions
 
 
-@pytest.mark.parametrize("installed", [False, True])
-def test_auto_takes_giotto_for_gradients_above_dimension_0_where_it_is(installed, monkeypatch):
+@NUMBA
+def test_auto_takes_cohomology_for_loops_of_few_points(monkeypatch):
     called = []
+    for name in ("_cohomology", "_gudhi"):
+        real = getattr(rips, name)
+        monkeypatch.setattr(rips, name, lambda *a, real=real, name=name: called.append(name) or real(*a))
+    rips_diagrams(SQUARE, dimensions=(1, 0))
+    rips_diagrams(SQUARE, dimensions=(1, 2))
+    monkeypatch.setattr(rips, "_FEW", 3)
+    rips_diagrams(SQUARE, dimensions=(1,))
+    assert called == ["_cohomology", "_gudhi", "_gudhi"]
+
+
+@NUMBA
+def test_loops_of_a_cloud_that_needs_many_additions():
+    """Points on a circle: the one long loop is filled by a triangle on which many short ones have a claim."""
+    points = circle(150, 0.1, 0)[None]
+    found, expected = (
+        rips_diagrams(points, dimensions=(1,), engine=engine)[0][0] for engine in ("cohomology", "gudhi")
+    )
+    np.testing.assert_allclose(in_order(found), in_order(expected), atol=1e-12)
+
+
+def test_cohomology_says_what_it_needs_and_knows(monkeypatch):
+    with pytest.raises(ValueError, match=r"dimensions 0 and 1 only, asked for \(1, 2\); use engine='gudhi'"):
+        rips_diagrams(SQUARE, dimensions=(1, 2), engine="cohomology")
+    monkeypatch.setattr(rips, "compiled", lambda: None)
+    with pytest.raises(ImportError, match=r"numba.*topokd-lib\[fast\].*engine='gudhi' computes the same"):
+        rips_diagrams(SQUARE, dimensions=(1,), engine="cohomology")
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_auto_takes_giotto_for_gradients_without_numba_where_it_is(installed, monkeypatch):
+    called = []
+    monkeypatch.setattr(rips, "compiled", lambda: None)
 
     def engine(name):
         real = getattr(rips, name)
@@ -387,7 +423,15 @@ def test_gradient_of_the_deaths_in_dimension_0():
     assert torch.autograd.gradgradcheck(h0_deaths, points)
 
 
-@pytest.mark.parametrize("engine", ["gudhi", pytest.param("giotto-ph", marks=GIOTTO), "auto"])
+@pytest.mark.parametrize(
+    "engine",
+    [
+        "gudhi",
+        pytest.param("cohomology", marks=NUMBA),
+        pytest.param("giotto-ph", marks=GIOTTO),
+        "auto",
+    ],
+)
 def test_gradient_of_births_and_deaths_in_dimension_1(engine):
     points = torch.stack([circle(9, 0.05, seed) for seed in (1, 2)]).requires_grad_()
 
@@ -463,7 +507,10 @@ def test_coordinates_that_are_not_finite(value):
         ({"dimensions": (0, 0)}, "one or more different numbers"),
         ({"dimensions": (1,), "engine": "mst"}, "knows dimension 0 only, asked for .*engine='gudhi'"),
         ({"dimensions": (0, 1), "engine": "mst"}, "knows dimension 0 only"),
-        ({"engine": "gudi"}, "no engine 'gudi'. Did you mean 'gudhi'. Known: auto, mst, gudhi, giotto-ph"),
+        (
+            {"engine": "gudi"},
+            "no engine 'gudi'. Did you mean 'gudhi'. Known: auto, mst, cohomology, gudhi, giotto-ph",
+        ),
         ({"essential": "ignore"}, "'drop' or 'keep', got 'ignore'"),
         ({"max_edge_length": -1.0}, "at least 0 or None, got -1.0"),
         ({"max_edge_length": np.nan}, "at least 0 or None, got nan"),

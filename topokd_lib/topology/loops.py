@@ -28,13 +28,13 @@ FloatArray = npt.NDArray[np.floating[Any]]
 IntArray = npt.NDArray[np.int64]
 
 
-def machine_code(loops: Callable[..., None]) -> Callable[..., None]:
+def machine_code(loops: Callable[..., Any]) -> Callable[..., Any]:
     """Compile, and keep the result for the next process if there is a folder for it."""
     loops = unwrap(loops)  # tests wrap every function, to check shapes
     # Sums may be made in any order, so that they are vectorised.
     options: Any = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc"}}
     try:
-        compiled: Callable[..., None] = numba.njit(cache=True, **options)(loops)
+        compiled: Callable[..., Any] = numba.njit(cache=True, **options)(loops)
     except RuntimeError:
         compiled = numba.njit(**options)(loops)
     return compiled
