@@ -49,22 +49,22 @@ def teacher_clouds(
     if clouds < 1:
         raise ValueError(f"at least one cloud is needed, got clouds={clouds}")
     made = [] if parts is None else list(_read_parts(parts))[: -(-clouds // _PART)]
-    done, fresh = _PART * len(made), list[Tensor]()
+    done = _PART * len(made)
     while done < clouds:
         epoch, skipped = divmod(done, loader.steps_per_epoch)
         for batch in islice(loader.train_batches(epoch), skipped, None):
-            fresh.append(feature_cloud(teacher(batch, [feature])[feature]))
+            cloud = feature_cloud(teacher(batch, [feature])[feature])
+            if done % _PART == 0:
+                made.append(cloud.new_empty(min(_PART, clouds - done), *cloud.shape[1:]))
+            made[-1][done % _PART] = cloud[0]
             done += 1
             if progress is not None:
                 progress(done, clouds)
-            if len(fresh) == _PART:
-                made.append(torch.cat(fresh))
-                fresh.clear()
-                if parts is not None:
-                    _write_part(parts / f"clouds-{len(made) - 1:05d}.safetensors", made[-1])
+            if parts is not None and done % _PART == 0:
+                _write_part(parts / f"clouds-{len(made) - 1:05d}.safetensors", made[-1])
             if done == clouds:
                 break
-    return torch.cat([*made, *fresh])[:clouds]
+    return (torch.cat(made) if len(made) > 1 else made[0])[:clouds]
 
 
 def _read_parts(folder: Path) -> Iterator[Tensor]:

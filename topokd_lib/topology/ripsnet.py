@@ -406,7 +406,8 @@ def _check_data(network: RipsNet, clouds: Tensor, images: Tensor) -> None:
             f"the network reads points of {network.dim} coordinates and draws {network.pixels} pixels, the "
             f"data have {dim} and {pixels}; build RipsNet(dim={dim}, pixels={pixels})"
         )
-    if not (clouds.isfinite().all() and images.isfinite().all()):
+    ends = (end for given in (clouds, images) for end in given.detach().aminmax())  # of NaN both are NaN
+    if not all(end.isfinite() for end in ends):
         raise ValueError("clouds and images must be finite, found values that are infinite or not a number")
     if images.min() < 0 or images.mean(dim=0).max() > 1:
         raise ValueError(

@@ -51,8 +51,8 @@ def check_points(points: Tensor) -> None:
         topokd_lib.errors.InvalidPoints: point clouds have the axes (batch, points, dim), got shape (5, 2); …
     """
     check_axes(points)
-    finite = points.detach().isfinite()
-    if not finite.all():
+    if not torch.stack(points.detach().aminmax()).isfinite().all():  # NaN is the least and the greatest
+        finite = points.detach().isfinite()
         cloud, point, axis = (int(i) for i in (~finite).nonzero()[0])
         value = points[cloud, point, axis].item()
         raise InvalidPoints(
