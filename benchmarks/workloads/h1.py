@@ -64,7 +64,7 @@ def _case(clouds: torch.Tensor) -> Case:
     return Case(
         f"{points} points in {dim} dimensions",
         (
-            Contender("official: gudhi RipsComplex", official, items=slow),
+            Contender("official: gudhi RipsComplex", official, items=slow, floor=20 if points > 64 else None),
             Contender(
                 "gudhi RipsPersistence",
                 lambda n: summary(
@@ -79,10 +79,11 @@ def _case(clouds: torch.Tensor) -> Case:
             ),
             Contender(
                 "ours with gradient, engine giotto-ph",
-                lambda n: ours(n, gradient=True),
+                lambda n: ours(n, "giotto-ph", gradient=True),
                 items=8,
                 missing=missing("gph", "topokd-lib[giotto]"),
             ),
+            Contender("ours with gradient", lambda n: ours(n, gradient=True), items=8),
             Contender("ours", ours, items=8),
         ),
         tolerance=1e-5,
