@@ -31,7 +31,7 @@ from tools.book_extension import CACHES, ROOT, cache_folder
 HTML = ROOT / "_build" / "html"
 REPORT = ROOT / "_build" / "report.json"
 SECONDS_PER_CHAPTER = 60
-BYTES_PER_CHAPTER = 2**30 * 21 // 20  # 1 GiB and a twentieth: the largest chapter is at 1 GiB
+BYTES_PER_CHAPTER = 2**30 * 5 // 4  # of which PyTorch with CUDA takes 0.55 GiB before the first line
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -68,7 +68,9 @@ class Cost(NamedTuple):
         if min(self.seconds, self.cpu_seconds) > SECONDS_PER_CHAPTER:
             return f"may take {SECONDS_PER_CHAPTER} s, took {self.seconds:.0f} s"
         if self.peak_bytes > BYTES_PER_CHAPTER:
-            return f"may use 1 GiB of memory, used {self.peak_bytes / 2**20:.0f} MiB"
+            return (
+                f"may use {BYTES_PER_CHAPTER / 2**30} GiB of memory, used {self.peak_bytes / 2**20:.0f} MiB"
+            )
         return ""
 
     def __str__(self) -> str:
