@@ -218,18 +218,6 @@ def test_everything_that_can_be_prepared_can_be_part_of_a_sweep(everything):
     assert [run.columns for run in everything.runs if run.command != "train"] == [()] * 4
 
 
-@pytest.mark.slow
-def test_a_sweep_prepares_everything_once(everything, tmp_path, capsys):
-    words = ["sweep", str(everything.path), "--home", str(everything.home), "--no-estimate"]
-    assert main(words) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("6 of 6 runs are left; ")
-    assert said[-1] == "6 runs: 6 done"
-    assert all(run.is_done(everything.home) for run in everything.runs)
-    assert main(words) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 2  # nothing was started again
-
-
 def test_a_preparation_that_another_process_is_at_is_waited_for(everything, capsys):
     run = next(run for run in everything.runs if run.command == "prepare image-persistence")
     place = everything.home / run.output
