@@ -2,12 +2,17 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 __all__ = ["cache_root", "fingerprint_of", "is_locked", "lock", "write_atomically", "write_text"]
+
+_TRIES = 10
+_MOMENT = 0.02
+"""Seconds between two tries."""
 
 
 def cache_root() -> Path:
@@ -31,28 +36,37 @@ def fingerprint_of(path: Path) -> str:
 def lock(file: IO[str]) -> bool:
     """Lock an open file until it is closed, or the process ends however; whether no other process has it.
 
+    Somebody who only looks whether it is locked, see :func:`is_locked`, is gone in a moment and waited for.
     Where there are no locks (Windows, some file systems) nobody is kept away.
     """
-    try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-    return True
+    for _ in range(_TRIES):
+        if _flock(file, "LOCK_EX"):
+            return True
+        time.sleep(_MOMENT)
+    return False
 
 
 def is_locked(path: Path) -> bool:
     """Whether a process holds the lock of a file; the system knows, also after a kill."""
     try:
         with path.open("r+", encoding="utf-8") as file:
-            return not lock(file)
+            return not _flock(file, "LOCK_SH")  # several may look at the same time
     except OSError:
         return False  # nothing there, or nothing that can be written to
+
+
+def _flock(file: IO[str], kind: str) -> bool:
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(file, getattr(fcntl, kind) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 @contextmanager

@@ -109,6 +109,7 @@ def test_a_run_that_another_process_holds_is_waited_for(pretending, tmp_path):
     left = multiprocessing.get_context("fork").Process(target=finish_elsewhere, args=(run,))
     left.start()
     while status_of(sweep)[0].state != "running":
+        assert left.is_alive()
         time.sleep(0.01)
     (found,) = run_sweep(sweep, say=lambda _: None)
     left.join()
@@ -218,12 +219,25 @@ def test_everything_that_can_be_prepared_can_be_part_of_a_sweep(everything):
     assert [run.columns for run in everything.runs if run.command != "train"] == [()] * 4
 
 
+@pytest.mark.slow
+def test_a_sweep_prepares_everything_once(everything, tmp_path, capsys):
+    words = ["sweep", str(everything.path), "--home", str(everything.home), "--no-estimate"]
+    assert main(words) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("6 of 6 runs are left; ")
+    assert said[-1] == "6 runs: 6 done"
+    assert all(run.is_done(everything.home) for run in everything.runs)
+    assert main(words) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2  # nothing was started again
+
+
 def test_a_preparation_that_another_process_is_at_is_waited_for(everything, capsys):
     run = next(run for run in everything.runs if run.command == "prepare image-persistence")
     place = everything.home / run.output
     left = multiprocessing.get_context("fork").Process(target=prepare_elsewhere, args=(place,))
     left.start()
     while not run.is_running(everything.home):
+        assert left.is_alive()
         time.sleep(0.01)
     words = ["prepare", "image-persistence", "--config", "digits/tgd_persistence", "--artefact", str(place)]
     assert main(words) == 2
