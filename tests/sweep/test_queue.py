@@ -248,6 +248,14 @@ def test_a_preparation_that_another_process_is_at_is_waited_for(everything, caps
     assert not artefact_lock(place).exists()
 
 
+def test_a_lock_that_was_taken_away_locks_nothing(tmp_path, monkeypatch):
+    """The file was opened before the process that held it ended, and locked after that."""
+    path = tmp_path / "maps"
+    monkeypatch.setattr("topokd_lib.recipes.run.lock", lambda _: artefact_lock(path).unlink() or True)
+    with pytest.raises(RecipeError, match="another process is preparing"), occupy_artefact(path):
+        pytest.fail("two processes would prepare it")
+
+
 def prepare_elsewhere(place: Path) -> None:
     with occupy_artefact(place):
         time.sleep(3)

@@ -1,5 +1,6 @@
 """Carry out a recipe: build what it names, check it, train, and keep the record."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -441,7 +442,12 @@ def occupy_artefact(path: Path) -> Iterator[None]:
             f"cannot write the artefact {path} ({error.strerror or error}); choose another path"
         ) from error
     with file:
-        if not lock(file):
+        # The one before takes its file away at the end: a lock on that one is worth nothing.
+        if (
+            not lock(file)
+            or not place.exists()
+            or not os.path.samestat(os.fstat(file.fileno()), place.stat())
+        ):
             raise RecipeError(f"another process is preparing {path}; wait until it has finished, or stop it")
         try:
             yield

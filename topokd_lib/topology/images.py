@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from topokd_lib.errors import did_you_mean
-from topokd_lib.topology.checks import is_real, is_whole
+from topokd_lib.topology.checks import is_finite, is_real, is_whole
 from topokd_lib.topology.diagrams import PersistenceDiagrams, check_diagrams, split
 from topokd_lib.topology.drawing import WEIGHTS, draw
 
@@ -134,9 +134,8 @@ class PersistenceImage:
 
     def _check(self, diagrams: PersistenceDiagrams) -> None:
         pairs = diagrams.pairs.detach()
-        # Nearly always one sum tells that there is nothing to look for.
-        if not math.isfinite(pairs.sum()) and not (finite := pairs.isfinite().all(dim=2)).all():
-            index, bar = (int(i) for i in (~finite).nonzero()[0])
+        if not is_finite(pairs):
+            index, bar = (int(i) for i in (~pairs.isfinite()).any(dim=2).nonzero()[0])
             raise ValueError(
                 f"diagram {index} has the bar (birth, death) = {tuple(pairs[index, bar].tolist())}, which "
                 f"has no place in an image; leave essential bars out with rips_diagrams(…, essential='drop')"
