@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from scipy.stats import rankdata
 from torch import Tensor
 
 from topokd_lib.models import FeatureModel, Teacher
@@ -140,6 +139,8 @@ def compare_attributions(
 
 def _centred_ranks(maps: Tensor) -> Tensor:
     """Ranks of the pixels of each map, ties shared, centred and of length 1: products are correlations."""
+    from scipy.stats import rankdata  # half a second and 30 MB, which only this function needs
+
     ranks = torch.from_numpy(rankdata(maps.detach().flatten(1).cpu().double().numpy(), axis=1))
     centred: Tensor = ranks - ranks.mean(dim=1, keepdim=True)
     lengths = torch.linalg.vector_norm(centred, dim=1, keepdim=True)

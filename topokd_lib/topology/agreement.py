@@ -12,7 +12,6 @@ from dataclasses import asdict, astuple, dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.stats import rankdata
 from torch import Tensor
 
 from topokd_lib.topology.checks import is_whole
@@ -107,6 +106,8 @@ def cloud_agreement(
 
 
 def _one(student: Tensor, teacher: Tensor, neighbours: int) -> tuple[float, float, float, float, float]:
+    from scipy.stats import rankdata  # half a second and 30 MB, which only this function needs
+
     found, target = pairwise_distances(student), pairwise_distances(teacher)
     upper = tuple(torch.triu_indices(len(found), len(found), 1))
     ranks = [torch.from_numpy(rankdata(matrix[upper].cpu().numpy())) for matrix in (found, target)]

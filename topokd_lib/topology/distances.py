@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int64
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from topokd_lib.topology.checks import check_tensor, is_real, is_whole
@@ -207,6 +206,8 @@ def _matching(
     A bar may also go to the diagonal, so each side gets a place there for every bar of the other. Places of
     the diagonal are matched to each other for nothing, and are left out of the result.
     """
+    from scipy.optimize import linear_sum_assignment  # 12 MB, which only a matching needs
+
     steps = np.abs(one[:, None] - other[None])
     between = steps.max(axis=2) if norm == math.inf else np.hypot(steps[..., 0], steps[..., 1])
     away = [(bars[:, 1] - bars[:, 0]) * 2 ** (1 / norm - 1) for bars in (one, other)]
