@@ -18,7 +18,7 @@ help:  ## list the commands
 env:  ## create or update the environment (every other command does it by itself)
 	@$(PYTHON) tools/environment.py --venv "$(VENV)"
 
-book: env  ## execute every chapter and build the HTML; warnings are errors (STRICT=1: slow chapters too)
+book: env  ## execute every chapter and build the HTML; warnings are errors (STRICT=1: slow and large chapters too)
 	@$(RUN) -m tools.build_book --jobs $(JOBS) $(if $(STRICT),--strict)
 
 serve:  ## read the built book at http://localhost:8000 (PORT=…)

@@ -33,10 +33,10 @@ def take_over() -> None:
 
 def table(record: dict[str, Any]) -> str:
     """The colophon's table and the sentence that says what was measured."""
-    lines = ["| Chapter | CPU, s | memory, MiB |", "| --- | ---: | ---: |"]
+    lines = ["| Chapter | CPU, s | memory, MB |", "| --- | ---: | ---: |"]
     for name, cost in record["chapters"].items():
         link = Path(name).relative_to("book")
-        lines.append(f"| []({link}) | {cost['cpu_seconds']:.0f} | {cost['peak_bytes'] / 2**20:.0f} |")
+        lines.append(f"| []({link}) | {cost['cpu_seconds']:.0f} | {cost['peak_bytes'] / 1e6:.0f} |")
     source = (
         f"Measured with `{record['command']}`, {record['jobs']} chapters at a time on {record['cores']} "
         f"cores ({record['hardware']['cpu']}), commit `{record['commit'][:7]}`; the whole build took "
