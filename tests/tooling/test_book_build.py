@@ -201,8 +201,10 @@ def test_a_chapter_may_take_a_minute_and_one_gigabyte():
     assert build_book.Cost(minute + 9, minute, 0).excess() == ""  # a busy machine
     assert build_book.Cost(70, 65, 0).excess() == "may take 60 s, took 70 s"
     assert build_book.Cost(70, 65, 0).excess(slower=1.5) == ""
-    assert build_book.Cost(0, 0, 2 * gigabyte).excess() == "may use 1000 MB of memory, used 2000 MB"
+    assert build_book.Cost(0, 0, 2 * gigabyte).excess() == "may use 1000 MB, used 2000 MB"
     assert build_book.Cost(0, 0, gigabyte + 1).excess(larger=1.1) == ""
+    assert build_book.Cost(70, 65, 2 * gigabyte).excess().count("may") == 2
+    assert build_book.Cost(99, 95, 0).excess(build_book.SLOWER, build_book.LARGER)
 
 
 def test_no_page_shows_what_differs_from_build_to_build():
